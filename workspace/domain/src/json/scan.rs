@@ -1,0 +1,618 @@
+//! The scanner.
+
+use std::borrow::Cow;
+
+use crate::rejection::{Rejection, RejectionCode, shown};
+
+/// Deepest nesting that is accepted. Lower than the 127 of `serde_json`, so that a document that wraps
+/// an order, and an answer that wraps documents, can still be read with it.
+pub const MAX_DEPTH: u32 = 100;
+
+/// The JSON type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string; `escaped` when it has at least one backslash escape.
+    String {
+        /// Whether the text has to be unescaped before use.
+        escaped: bool,
+    },
+    /// A number, in the text of the input.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// `null`.
+    Null,
+    /// An object, checked and skipped.
+    Object,
+    /// An array, checked and skipped.
+    Array,
+}
+
+impl Kind {
+    /// The type's name for a sentence.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::String { .. } => "a string",
+            Self::Number => "a number",
+            Self::Boolean => "a boolean",
+            Self::Null => "null",
+            Self::Object => "an object",
+            Self::Array => "an array",
+        }
+    }
+}
+
+/// A value: its type and its bytes as they stand in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// The JSON type.
+    pub kind: Kind,
+    /// The whole text of the value; a string's quotes are part of it.
+    pub raw: &'a str,
+    /// Where `raw` starts in the input, in bytes.
+    pub start: usize,
+}
+
+impl<'a> Value<'a> {
+    /// The text of a string, unescaped; `None` for other types. Allocates only for strings with escapes.
+    pub fn text(&self) -> Option<Cow<'a, str>> {
+        match self.kind {
+            Kind::String { escaped } => {
+                let inner = self
+                    .raw
+                    .get(1..self.raw.len().saturating_sub(1))
+                    .unwrap_or_default();
+                Some(if escaped {
+                    Cow::Owned(unescape(inner))
+                } else {
+                    Cow::Borrowed(inner)
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A field of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name, unescaped.
+    pub name: Cow<'a, str>,
+    /// The value.
+    pub value: Value<'a>,
+}
+
+/// Checks that `text` is one JSON value (white space around it is allowed) and returns it.
+///
+/// # Errors
+/// `invalid_json` or `too_deep`, with the byte at which the text stopped being JSON.
+pub fn parse(text: &str) -> Result<Value<'_>, Rejection> {
+    let mut scanner = Scanner {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+    };
+    scanner.white_space();
+    let value = scanner.value(0)?;
+    scanner.end()?;
+    Ok(value)
+}
+
+/// The fields of one object in their order. The text after an error is not looked at: stop there.
+///
+/// ```
+/// let mut fields = domain::json::Fields::of(r#"{"order_id": 1, "tags": [2, 3]}"#).unwrap();
+/// let first = fields.next_field().unwrap().unwrap();
+/// assert_eq!((first.name.as_ref(), first.value.raw), ("order_id", "1"));
+/// assert_eq!(fields.next_field().unwrap().unwrap().value.raw, "[2, 3]");
+/// assert!(fields.next_field().unwrap().is_none());
+/// ```
+#[derive(Debug)]
+pub struct Fields<'a> {
+    scanner: Scanner<'a>,
+    started: bool,
+    ended: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// Starts on `text`, which must hold one object.
+    ///
+    /// # Errors
+    /// `not_an_object` for JSON of another type, `invalid_json` for what is no JSON.
+    pub fn of(text: &'a str) -> Result<Self, Rejection> {
+        let mut scanner = Scanner {
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+        };
+        scanner.white_space();
+        if scanner.peek() != Some(b'{') {
+            let value = parse(text)?;
+            return Err(Rejection::new(
+                RejectionCode::NotAnObject,
+                format!(
+                    "the message is {} (`{}`), must be a JSON object",
+                    value.kind.name(),
+                    shown(value.raw)
+                ),
+            ));
+        }
+        scanner.at += 1;
+        Ok(Self {
+            scanner,
+            started: false,
+            ended: false,
+        })
+    }
+
+    /// The next field; `None` after the last one, when the whole text has been checked.
+    ///
+    /// # Errors
+    /// `invalid_json` or `too_deep`.
+    #[inline]
+    pub fn next_field(&mut self) -> Result<Option<Field<'a>>, Rejection> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.scanner.white_space();
+        match self.scanner.peek() {
+            Some(b'}') => {
+                self.scanner.at += 1;
+                self.ended = true;
+                self.scanner.end()?;
+                return Ok(None);
+            }
+            Some(b',') if self.started => {
+                self.scanner.at += 1;
+                self.scanner.white_space();
+            }
+            _ if !self.started => {}
+            _ => return Err(self.scanner.unexpected("`,` or `}`")),
+        }
+        self.started = true;
+        let name = self.scanner.key()?;
+        let value = self.scanner.value(1)?;
+        Ok(Some(Field { name, value }))
+    }
+
+    /// Where the object's closing brace stands, once every field was read; before that the current position.
+    pub(crate) fn closing_brace(&self) -> usize {
+        self.scanner
+            .text
+            .trim_end_matches([' ', '\t', '\r', '\n'])
+            .len()
+            .saturating_sub(1)
+    }
+}
+
+/// One element of an array.
+pub type Element<'a> = Value<'a>;
+
+/// The elements of one array in their order.
+#[derive(Debug)]
+pub struct Elements<'a> {
+    scanner: Scanner<'a>,
+    started: bool,
+    ended: bool,
+}
+
+impl<'a> Elements<'a> {
+    /// Starts on `text`, which must hold one array; `None` when the first character opens none.
+    pub fn of(text: &'a str) -> Option<Self> {
+        let mut scanner = Scanner {
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+        };
+        scanner.white_space();
+        if scanner.peek() != Some(b'[') {
+            return None;
+        }
+        scanner.at += 1;
+        Some(Self {
+            scanner,
+            started: false,
+            ended: false,
+        })
+    }
+
+    /// The next element; `None` after the last one, when the whole text has been checked.
+    ///
+    /// # Errors
+    /// `invalid_json` or `too_deep`.
+    pub fn next_element(&mut self) -> Result<Option<Element<'a>>, Rejection> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.scanner.white_space();
+        match self.scanner.peek() {
+            Some(b']') => {
+                self.scanner.at += 1;
+                self.ended = true;
+                self.scanner.end()?;
+                return Ok(None);
+            }
+            Some(b',') if self.started => {
+                self.scanner.at += 1;
+                self.scanner.white_space();
+            }
+            _ if !self.started => {}
+            _ => return Err(self.scanner.unexpected("`,` or `]`")),
+        }
+        self.started = true;
+        self.scanner.value(1).map(Some)
+    }
+}
+
+#[derive(Debug)]
+struct Scanner<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    #[inline]
+    fn white_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Rejection> {
+        self.white_space();
+        if self.at == self.bytes.len() {
+            Ok(())
+        } else {
+            Err(self.unexpected("the end"))
+        }
+    }
+
+    /// A name, the colon and the white space after it.
+    #[inline]
+    fn key(&mut self) -> Result<Cow<'a, str>, Rejection> {
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected("a field name in double quotes"));
+        }
+        let start = self.at + 1;
+        let escaped = self.string()?;
+        let inner = self.text.get(start..self.at - 1).unwrap_or_default();
+        self.white_space();
+        if self.peek() != Some(b':') {
+            return Err(self.unexpected("`:`"));
+        }
+        self.at += 1;
+        self.white_space();
+        Ok(if escaped {
+            Cow::Owned(unescape(inner))
+        } else {
+            Cow::Borrowed(inner)
+        })
+    }
+
+    /// One value of any type; `depth` counts the containers around it.
+    #[inline]
+    fn value(&mut self, depth: u32) -> Result<Value<'a>, Rejection> {
+        let start = self.at;
+        let kind = match self.peek() {
+            Some(b'{') => self.containers(depth).map(|()| Kind::Object)?,
+            Some(b'[') => self.containers(depth).map(|()| Kind::Array)?,
+            _ => self.scalar()?,
+        };
+        Ok(Value {
+            kind,
+            raw: self.text.get(start..self.at).unwrap_or_default(),
+            start,
+        })
+    }
+
+    #[inline]
+    fn scalar(&mut self) -> Result<Kind, Rejection> {
+        match self.peek() {
+            Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|()| Kind::Number),
+            Some(b't') => self.word("true", Kind::Boolean),
+            Some(b'f') => self.word("false", Kind::Boolean),
+            Some(b'n') => self.word("null", Kind::Null),
+            _ => Err(self.unexpected("a value")),
+        }
+    }
+
+    fn word(&mut self, word: &str, kind: Kind) -> Result<Kind, Rejection> {
+        if self
+            .bytes
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(word.as_bytes()))
+        {
+            self.at += word.len();
+            Ok(kind)
+        } else {
+            Err(self.unexpected("a value"))
+        }
+    }
+
+    /// A container with all that is in it, without recursion: `objects` holds one bit per open level.
+    fn containers(&mut self, outer: u32) -> Result<(), Rejection> {
+        let mut objects: u128 = 0;
+        let mut depth = outer;
+        loop {
+            match self.peek() {
+                Some(open @ (b'{' | b'[')) => {
+                    if depth == MAX_DEPTH {
+                        return Err(self.too_deep());
+                    }
+                    depth += 1;
+                    let is_object = open == b'{';
+                    objects = (objects << 1) | u128::from(is_object);
+                    self.at += 1;
+                    self.white_space();
+                    match (self.peek(), is_object) {
+                        (Some(b'}'), true) | (Some(b']'), false) => {}
+                        (_, true) => {
+                            self.key()?;
+                            continue;
+                        }
+                        (_, false) => continue,
+                    }
+                }
+                _ => {
+                    self.scalar()?;
+                }
+            }
+            // A value has ended, or an empty container stands before its closing bracket.
+            loop {
+                self.white_space();
+                let is_object = objects & 1 == 1;
+                match (self.peek(), is_object) {
+                    (Some(b'}'), true) | (Some(b']'), false) => {
+                        self.at += 1;
+                        depth -= 1;
+                        objects >>= 1;
+                        if depth == outer {
+                            return Ok(());
+                        }
+                    }
+                    (Some(b','), true) => {
+                        self.at += 1;
+                        self.white_space();
+                        self.key()?;
+                        break;
+                    }
+                    (Some(b','), false) => {
+                        self.at += 1;
+                        self.white_space();
+                        break;
+                    }
+                    (_, true) => return Err(self.unexpected("`,` or `}`")),
+                    (_, false) => return Err(self.unexpected("`,` or `]`")),
+                }
+            }
+        }
+    }
+
+    /// A number by the grammar of RFC 8259 section 6.
+    #[inline]
+    fn number(&mut self) -> Result<(), Rejection> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            _ => return Err(self.unexpected("a digit")),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.some_digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.some_digits()?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    fn some_digits(&mut self) -> Result<(), Rejection> {
+        let start = self.at;
+        self.digits();
+        if self.at == start {
+            Err(self.unexpected("a digit"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A string from its opening to its closing quote; says whether it has escapes.
+    #[inline]
+    fn string(&mut self) -> Result<bool, Rejection> {
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            self.plain_characters();
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return Err(self.unexpected("no control character inside a string")),
+                None => return Err(self.unexpected("`\"`")),
+            }
+        }
+    }
+
+    /// Skips to the next quote, backslash or control character, eight bytes at a time.
+    ///
+    /// Each mask sets the high bit of the bytes it looks for. The subtractions may also mark bytes above
+    /// a true hit, never below one, so the lowest mark is always true ("Bit Twiddling Hacks", "Determine
+    /// if a word has a byte less than n").
+    #[inline]
+    fn plain_characters(&mut self) {
+        const ONES: u64 = u64::MAX / 255;
+        const HIGH: u64 = ONES << 7;
+        while let Some(chunk) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+            let word = u64::from_le_bytes(*chunk);
+            let quote = word ^ (ONES * b'"' as u64);
+            let backslash = word ^ (ONES * b'\\' as u64);
+            let hits = ((quote.wrapping_sub(ONES) & !quote)
+                | (backslash.wrapping_sub(ONES) & !backslash)
+                | (word.wrapping_sub(ONES * 0x20) & !word))
+                & HIGH;
+            if hits != 0 {
+                self.at += (hits.trailing_zeros() / 8) as usize;
+                return;
+            }
+            self.at += 8;
+        }
+        while let Some(byte) = self.peek() {
+            if byte == b'"' || byte == b'\\' || byte < 0x20 {
+                return;
+            }
+            self.at += 1;
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Rejection> {
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(b'u') => {
+                self.at += 1;
+                let unit = self.code_unit()?;
+                match unit {
+                    0xD800..=0xDBFF => {
+                        if self
+                            .bytes
+                            .get(self.at..)
+                            .is_some_and(|rest| rest.starts_with(b"\\u"))
+                        {
+                            self.at += 2;
+                            if let 0xDC00..=0xDFFF = self.code_unit()? {
+                                return Ok(());
+                            }
+                        }
+                        Err(self.unexpected("the second half of a surrogate pair"))
+                    }
+                    0xDC00..=0xDFFF => {
+                        Err(self.unexpected("no second half of a surrogate pair without a first"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Err(self.unexpected("an escape that JSON knows")),
+        }
+    }
+
+    fn code_unit(&mut self) -> Result<u16, Rejection> {
+        match self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<4>())
+            .and_then(hex4)
+        {
+            Some(unit) => {
+                self.at += 4;
+                Ok(unit)
+            }
+            None => Err(self.unexpected("four hexadecimal digits")),
+        }
+    }
+
+    #[cold]
+    fn unexpected(&self, wanted: &str) -> Rejection {
+        let mut at = self.at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let message = match self.text.get(at..).and_then(|rest| rest.chars().next()) {
+            Some(found) => {
+                let found = shown(found.encode_utf8(&mut [0; 4]));
+                format!("the message is not JSON: at byte {at} stands `{found}`, must be {wanted}")
+            }
+            None => format!("the message is not JSON: it ends at byte {at}, must go on with {wanted}"),
+        };
+        Rejection::new(RejectionCode::InvalidJson, message)
+    }
+
+    #[cold]
+    fn too_deep(&self) -> Rejection {
+        let message = format!(
+            "the message nests deeper than {MAX_DEPTH} levels at byte {}, must be flatter",
+            self.at
+        );
+        Rejection::new(RejectionCode::TooDeep, message)
+    }
+}
+
+fn hex4(digits: &[u8; 4]) -> Option<u16> {
+    digits.iter().try_fold(0u16, |unit, &digit| {
+        let value = char::from(digit).to_digit(16)?;
+        Some(unit << 4 | u16::try_from(value).ok()?)
+    })
+}
+
+/// Unescapes the inside of a string that the scanner has accepted.
+fn unescape(inner: &str) -> String {
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(rest.get(..at).unwrap_or_default());
+        let kind = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
+        let mut used = at + 2;
+        match kind {
+            b'b' => out.push('\u{8}'),
+            b'f' => out.push('\u{c}'),
+            b'n' => out.push('\n'),
+            b'r' => out.push('\r'),
+            b't' => out.push('\t'),
+            b'u' => {
+                let unit = |start: usize| {
+                    rest.as_bytes()
+                        .get(start..)
+                        .and_then(|four| four.first_chunk::<4>())
+                        .and_then(hex4)
+                };
+                let first = unit(used).unwrap_or(0xFFFD);
+                used += 4;
+                let units = if (0xD800..=0xDBFF).contains(&first) {
+                    let second = unit(used + 2).unwrap_or(0xFFFD);
+                    used += 6;
+                    [first, second]
+                } else {
+                    [first, 0]
+                };
+                let count = if (0xD800..=0xDBFF).contains(&first) { 2 } else { 1 };
+                out.extend(
+                    char::decode_utf16(units.into_iter().take(count))
+                        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)),
+                );
+            }
+            other => out.push(char::from(other)),
+        }
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
