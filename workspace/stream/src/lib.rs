@@ -1,1 +1,40 @@
-//! stream
+//! Moving records: the only crate that knows librdkafka.
+//!
+//! What it guarantees: a record that was read is ended exactly once, as done or as a dead letter, and a
+//! group's offset never passes a record that has not ended. Outputs are acknowledged before the offsets
+//! of their inputs are committed. Work of a partition that was taken away is dropped, not published.
+//! Everything is bounded: records and bytes in work, attempts, and every wait.
+//!
+//! Who may call it: the workers, with a handler, a concurrent handler or a sink (see [`handler`]); the
+//! intake, with a [`publisher::Publisher`]; and the operator's command, with [`admin`] and [`reader`].
+//! The crate knows nothing of orders.
+
+pub mod admin;
+pub mod backoff;
+pub mod budget;
+pub mod error;
+pub mod failure;
+pub mod handler;
+pub mod ledger;
+pub mod metrics;
+pub mod position;
+pub mod publisher;
+pub mod reader;
+pub mod record;
+pub mod settings;
+pub mod worker;
+
+mod dead_letter;
+#[allow(unsafe_code)]
+mod ffi;
+mod pump;
+mod source;
+mod stage;
+mod unit_of_work;
+
+pub use error::StreamError;
+pub use failure::Failure;
+pub use handler::{ConcurrentHandler, Handler, OutputRecord, OutputTopic, Outputs, Sink};
+pub use position::{Offset, Partition, TopicIndex, TopicPartition};
+pub use record::{OwnedRecord, Record};
+pub use settings::{KafkaSettings, StreamSettings, TopicNames};

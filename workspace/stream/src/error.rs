@@ -1,0 +1,161 @@
+//! What can go wrong with Kafka itself, in words that name the remedy.
+
+use rdkafka::types::RDKafkaErrorCode;
+
+/// An error of a Kafka client.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StreamError {
+    /// A setting that the client refuses.
+    #[error("the Kafka client refuses its configuration: {message}")]
+    Config {
+        /// The client's own words.
+        message: String,
+    },
+    /// No broker answers.
+    #[error("no Kafka broker answers at `{brokers}`: {cause}; check `kafka.brokers` (KAFKA_BROKERS) and that the broker is running")]
+    Unreachable {
+        /// What was configured.
+        brokers: String,
+        /// What the client saw last.
+        cause: String,
+    },
+    /// The broker refuses who we are.
+    #[error("Kafka at `{brokers}` refuses the credentials: {cause}; check `kafka.api_key` and `kafka.api_secret` (KAFKA_API_KEY, KAFKA_API_SECRET)")]
+    Authentication {
+        /// What was configured.
+        brokers: String,
+        /// The broker's own words.
+        cause: String,
+    },
+    /// The broker does not let us.
+    #[error("Kafka does not allow {what}: {cause}; grant it to the principal of this service (`orderflow acls plan` prints the least privileges)")]
+    Authorization {
+        /// What was tried.
+        what: String,
+        /// The broker's own words.
+        cause: String,
+    },
+    /// A topic is missing.
+    #[error("topic `{topic}` does not exist; create it with `orderflow topics apply`")]
+    MissingTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// A derived topic has fewer partitions than its source.
+    #[error("topic `{topic}` has {partitions} partitions and its source `{source_topic}` has {wanted}: outputs keep the partition of their input; grow it with `orderflow topics apply`")]
+    TooFewPartitions {
+        /// The derived topic.
+        topic: String,
+        /// What it has.
+        partitions: i32,
+        /// The topic that it derives from.
+        source_topic: String,
+        /// What it needs.
+        wanted: i32,
+    },
+    /// The committed offset is not in the log any more.
+    #[error("group `{group}` stands at an offset that topic `{topic}` partition {partition} no longer has: {cause}; records were deleted before they were read. Look first; then set the group's offset by hand")]
+    LostRange {
+        /// The consumer group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The client's own words.
+        cause: String,
+    },
+    /// A record was not delivered.
+    #[error("{failed} records were not delivered to topic `{topic}`: {cause}")]
+    Delivery {
+        /// The topic of the first of them.
+        topic: String,
+        /// How many.
+        failed: u64,
+        /// The cause of the first of them.
+        cause: String,
+    },
+    /// Something took longer than its bound.
+    #[error("{what} took longer than {limit_ms} ms: {cause}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// The bound.
+        limit_ms: u128,
+        /// What the client saw last.
+        cause: String,
+    },
+    /// A handler said that nothing can go on.
+    #[error("{message}")]
+    Halted {
+        /// Its words.
+        message: String,
+    },
+    /// Any other error of the client.
+    #[error("{what}: {cause}")]
+    Client {
+        /// What was tried.
+        what: String,
+        /// The client's own words.
+        cause: String,
+        /// Whether the same call may succeed later.
+        retriable: bool,
+    },
+}
+
+impl StreamError {
+    /// Whether trying again may help without anybody's doing.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::MissingTopic { .. } => true,
+            Self::Client { retriable, .. } => *retriable,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn client(what: impl Into<String>, code: RDKafkaErrorCode) -> Self {
+        let what = what.into();
+        if is_authorization(code) {
+            return Self::Authorization { what, cause: code.to_string() };
+        }
+        Self::Client { what, cause: code.to_string(), retriable: is_retriable(code) }
+    }
+}
+
+fn is_authorization(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+    )
+}
+
+/// Errors after which the same call may succeed: the broker is away, moves, or the group rebalances.
+pub(crate) fn is_retriable(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::NetworkException
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnstableOffsetCommit
+    )
+}

@@ -1,0 +1,567 @@
+//! A consumer that reads batches and leaves rebalances to its owner.
+//!
+//! The rebalance callback only writes down what the group wants. The owner of the consumer sees it
+//! after the read that it interrupted, settles its work with everything it owns, and answers with
+//! [`Consumer::assign`] or [`Consumer::unassign`]; librdkafka waits for that answer. So no work is
+//! ever done inside a callback.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka_sys::bindings as sys;
+use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
+
+use super::{Client, Shared, lock, millis, text};
+use crate::error::StreamError;
+use crate::position::{Offset, Partition, TopicIndex, TopicPartition};
+use crate::record::{Headers, Record};
+use crate::source::{Entry, RebalanceKind, Source, StartAt};
+
+const COMMITTING: &str = "committing offsets";
+const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Rebalance {
+    pub kind: RebalanceKind,
+    partitions: Vec<(CString, i32)>,
+}
+
+const fn number(start: StartAt) -> i64 {
+    match start {
+        StartAt::Earliest => sys::RD_KAFKA_OFFSET_BEGINNING as i64,
+        StartAt::Offset(offset) => offset.0,
+    }
+}
+
+/// The consumer's own queue; dropped before the client that it belongs to.
+struct Queue {
+    pointer: *mut sys::rd_kafka_queue_t,
+    client: Client,
+}
+
+// SAFETY: librdkafka queues are thread-safe.
+unsafe impl Send for Queue {}
+// SAFETY: as above.
+unsafe impl Sync for Queue {}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the reference was taken in `Consumer::open` and is given back once.
+        unsafe { sys::rd_kafka_queue_destroy(self.pointer) };
+    }
+}
+
+pub(crate) struct Consumer {
+    queue: Arc<Queue>,
+    topics: Vec<CString>,
+    brokers: String,
+    group: String,
+}
+
+impl Consumer {
+    /// Opens a consumer; it reads nothing before [`Consumer::subscribe`] or [`Consumer::assign`].
+    pub fn open(
+        brokers: &str,
+        group: &str,
+        properties: &[(String, String)],
+        topics: &[String],
+    ) -> Result<Self, StreamError> {
+        let client = Client::create(RDKafkaType::RD_KAFKA_CONSUMER, properties, |conf| {
+            // SAFETY: `conf` is alive while this closure runs.
+            unsafe { sys::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance)) };
+        })?;
+        let names: Result<Vec<CString>, _> = topics.iter().map(|name| CString::new(name.as_str())).collect();
+        let topics = names.map_err(|_| StreamError::Config { message: "a topic name contains a zero byte".to_owned() })?;
+        // SAFETY: the handle is alive; the queue reference is owned by `Queue`.
+        let pointer = unsafe {
+            sys::rd_kafka_poll_set_consumer(client.handle);
+            sys::rd_kafka_queue_get_consumer(client.handle)
+        };
+        Ok(Self { queue: Arc::new(Queue { pointer, client }), topics, brokers: brokers.to_owned(), group: group.to_owned() })
+    }
+
+    fn handle(&self) -> *mut sys::rd_kafka_t {
+        self.queue.client.handle
+    }
+
+
+    /// Joins the group.
+    pub fn subscribe(&self) -> Result<(), StreamError> {
+        let list = List::new(self.topics.iter().map(|topic| (topic.as_c_str(), -1, 0)));
+        // SAFETY: handle and list are alive; librdkafka copies the list.
+        let result = unsafe { sys::rd_kafka_subscribe(self.handle(), list.0) };
+        checked("subscribing", result)
+    }
+
+    /// A handle that makes a waiting [`Consumer::read`] return at once.
+    pub fn waker(&self) -> ReadWaker {
+        ReadWaker(Arc::clone(&self.queue))
+    }
+
+    /// The last thing that the client complained about, once.
+    pub fn take_last_error(&self) -> Option<StreamError> {
+        let error = self.queue.client.last_error()?;
+        self.queue.client.clear_last_error();
+        Some(error.into_stream_error(&self.brokers))
+    }
+
+    fn index_of(&self, topic: &CStr) -> Option<TopicIndex> {
+        let index = self.topics.iter().position(|known| known.as_c_str() == topic)?;
+        u16::try_from(index).ok().map(TopicIndex)
+    }
+
+    fn list(&self, partitions: impl Iterator<Item = (TopicPartition, i64)>) -> List {
+        List::new(partitions.filter_map(|(at, offset)| {
+            let topic = self.topics.get(usize::from(at.topic.0))?;
+            Some((topic.as_c_str(), at.partition.0, offset))
+        }))
+    }
+
+    fn is_cooperative(&self) -> bool {
+        // SAFETY: the handle is alive; the answer is a static string or null.
+        let protocol = unsafe { text(sys::rd_kafka_rebalance_protocol(self.handle())) };
+        protocol == "COOPERATIVE"
+    }
+}
+
+impl Source for Consumer {
+    type Batch = MessageBatch;
+
+    fn read(&mut self, wait: Duration, most: usize) -> MessageBatch {
+        let mut messages: Vec<Message> = Vec::new();
+        // SAFETY: `consumer_poll` gives one message that is ours; `consume_batch_queue` writes at most
+        // the given number of messages into the reserved space, all of them ours.
+        unsafe {
+            let first = sys::rd_kafka_consumer_poll(self.handle(), millis(wait));
+            if first.is_null() {
+                return MessageBatch { messages };
+            }
+            messages.reserve(most.max(1));
+            messages.push(Message(first));
+            let room = most.saturating_sub(1);
+            if room > 0 {
+                let spare = messages.as_mut_ptr().add(1).cast::<*mut sys::rd_kafka_message_t>();
+                let count = sys::rd_kafka_consume_batch_queue(self.queue.pointer, 0, spare, room);
+                messages.set_len(1 + usize::try_from(count).unwrap_or(0));
+            }
+        }
+        MessageBatch { messages }
+    }
+
+    fn entries<'a>(&'a self, batch: &'a MessageBatch) -> impl Iterator<Item = Entry<'a>> {
+        // Messages of one topic follow each other, and a topic handle stays the same while its messages
+        // are alive: its name is compared once per run.
+        let mut last: (*mut sys::rd_kafka_topic_t, TopicIndex) = (std::ptr::null_mut(), TopicIndex(0));
+        batch.messages.iter().filter_map(move |message| {
+            // SAFETY: the message is alive as long as the batch, and so is all that it points to.
+            unsafe {
+                let raw = &*message.0;
+                if raw.rkt.is_null() {
+                    return Some(Entry::Error(self.error_of(message, String::new())));
+                }
+                if raw.rkt != last.0 {
+                    let name = CStr::from_ptr(sys::rd_kafka_topic_name(raw.rkt));
+                    last = (raw.rkt, self.index_of(name)?);
+                }
+                let at = TopicPartition { topic: last.1, partition: Partition(raw.partition) };
+                match raw.err {
+                    NO_ERROR => Some(Entry::Record(Record {
+                        at,
+                        offset: Offset(raw.offset),
+                        record_time_ms: sys::rd_kafka_message_timestamp(message.0, std::ptr::null_mut()),
+                        key: bytes(raw.key, raw.key_len),
+                        value: bytes(raw.payload, raw.len),
+                        headers: message,
+                    })),
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                        Some(Entry::EndOfPartition(at, Offset(raw.offset)))
+                    }
+                    _ => {
+                        let topic = text(sys::rd_kafka_topic_name(raw.rkt));
+                        Some(Entry::Error(self.error_of(message, topic)))
+                    }
+                }
+            }
+        })
+    }
+
+    fn take_rebalance(&mut self) -> Option<(RebalanceKind, Vec<TopicPartition>)> {
+        let rebalance = lock(&self.queue.client.shared.rebalance).take()?;
+        let partitions = rebalance.partitions.iter().filter_map(|(topic, partition)| {
+            Some(TopicPartition { topic: self.index_of(topic)?, partition: Partition(*partition) })
+        });
+        Some((rebalance.kind, partitions.collect()))
+    }
+
+    fn committed(
+        &self,
+        partitions: &[TopicPartition],
+        timeout: Duration,
+    ) -> Result<HashMap<TopicPartition, Option<Offset>>, StreamError> {
+        let list = self.list(partitions.iter().map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))));
+        // SAFETY: handle and list are alive; the answer is written into the list.
+        let result = unsafe { sys::rd_kafka_committed(self.handle(), list.0, millis(timeout)) };
+        checked("reading the committed offsets", result)?;
+        let mut committed = HashMap::new();
+        for entry in list.entries() {
+            checked("reading the committed offsets", entry.error)?;
+            if let Some(topic) = self.index_of(&entry.topic) {
+                let at = TopicPartition { topic, partition: Partition(entry.partition) };
+                committed.insert(at, (entry.offset >= 0).then_some(Offset(entry.offset)));
+            }
+        }
+        Ok(committed)
+    }
+
+    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), StreamError> {
+        let list = self.list(partitions.iter().map(|(at, start)| (*at, number(*start))));
+        // SAFETY: handle and list are alive; librdkafka copies the list.
+        unsafe {
+            if self.is_cooperative() {
+                return failed("taking partitions", sys::rd_kafka_incremental_assign(self.handle(), list.0));
+            }
+            checked("taking partitions", sys::rd_kafka_assign(self.handle(), list.0))
+        }
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let list = self.list(partitions.iter().map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))));
+        // SAFETY: handle and list are alive.
+        unsafe { unassign(self.handle(), self.is_cooperative(), list.0) }
+    }
+
+    fn commit(&self, offsets: &[(TopicPartition, Offset)], timeout: Duration) -> Result<(), StreamError> {
+        let list = self.list(offsets.iter().map(|(at, next)| (*at, next.0)));
+        let answer = OwnedQueue::new(&self.queue.client);
+        // SAFETY: handle, list and queue are alive; the event is ours and is destroyed once.
+        unsafe {
+            let asked = sys::rd_kafka_commit_queue(self.handle(), list.0, answer.0, None, std::ptr::null_mut());
+            checked(COMMITTING, asked)?;
+            let event = sys::rd_kafka_queue_poll(answer.0, millis(timeout));
+            if event.is_null() {
+                return Err(StreamError::Timeout {
+                    what: COMMITTING.to_owned(),
+                    limit_ms: timeout.as_millis(),
+                    cause: "the group coordinator does not answer".to_owned(),
+                });
+            }
+            let result = sys::rd_kafka_event_error(event);
+            let refused = entries(sys::rd_kafka_event_topic_partition_list(event))
+                .map(|entry| entry.error)
+                .find(|error| *error != NO_ERROR);
+            sys::rd_kafka_event_destroy(event);
+            checked(COMMITTING, result)?;
+            checked(COMMITTING, refused.unwrap_or(NO_ERROR))
+        }
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let list = self.list(partitions.iter().map(|at| (*at, 0)));
+        // SAFETY: handle and list are alive.
+        checked("pausing partitions", unsafe { sys::rd_kafka_pause_partitions(self.handle(), list.0) })
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let list = self.list(partitions.iter().map(|at| (*at, 0)));
+        // SAFETY: handle and list are alive.
+        checked("resuming partitions", unsafe { sys::rd_kafka_resume_partitions(self.handle(), list.0) })
+    }
+
+    fn seek(&mut self, partitions: &[(TopicPartition, StartAt)], timeout: Duration) -> Result<(), StreamError> {
+        let list = self.list(partitions.iter().map(|(at, start)| (*at, number(*start))));
+        // SAFETY: handle and list are alive.
+        unsafe {
+            failed("seeking", sys::rd_kafka_seek_partitions(self.handle(), list.0, millis(timeout)))?;
+        }
+        list.entries().try_for_each(|entry| checked("seeking", entry.error))
+    }
+
+    fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
+        let topic = self.topics.get(usize::from(at.topic.0))?;
+        let (mut low, mut high) = (-1_i64, -1_i64);
+        // SAFETY: handle and topic are alive; this reads what is cached.
+        let result = unsafe {
+            sys::rd_kafka_get_watermark_offsets(self.handle(), topic.as_ptr(), at.partition.0, &raw mut low, &raw mut high)
+        };
+        (result == NO_ERROR && high >= 0).then_some(Offset(high))
+    }
+
+    fn close(self, deadline: Duration) -> Result<(), StreamError> {
+        let queue = Arc::clone(&self.queue);
+        queue.client.shared.closing.store(true, Ordering::SeqCst);
+        let (done, closed) = std::sync::mpsc::sync_channel(1);
+        let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {
+            // SAFETY: the handle is alive: this thread holds a reference to it.
+            let result = unsafe {
+                answer_rebalance(queue.client.handle, &queue.client.shared);
+                sys::rd_kafka_consumer_close(queue.client.handle)
+            };
+            drop(queue);
+            // The owner has gone on when it no longer waits for the answer.
+            let _answered = done.send(result).is_ok();
+        });
+        if closing.is_err() {
+            return Err(StreamError::Client {
+                what: "leaving the group".to_owned(),
+                cause: "no thread can be started".to_owned(),
+                retriable: false,
+            });
+        }
+        match closed.recv_timeout(deadline) {
+            Ok(result) => checked("leaving the group", result),
+            Err(_) => Err(StreamError::Timeout {
+                what: "leaving the group".to_owned(),
+                limit_ms: deadline.as_millis(),
+                cause: "the group takes this member out when its session times out".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Wakes a read from any thread.
+#[derive(Clone)]
+pub(crate) struct ReadWaker(Arc<Queue>);
+
+impl ReadWaker {
+    pub fn wake(&self) {
+        // SAFETY: the queue is alive. A yield that comes before the read is remembered by the queue.
+        unsafe { sys::rd_kafka_queue_yield(self.0.pointer) };
+    }
+}
+
+/// A queue for one answer.
+struct OwnedQueue(*mut sys::rd_kafka_queue_t);
+
+impl OwnedQueue {
+    fn new(client: &Client) -> Self {
+        // SAFETY: the handle is alive.
+        Self(unsafe { sys::rd_kafka_queue_new(client.handle) })
+    }
+}
+
+impl Drop for OwnedQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours and is given back once.
+        unsafe { sys::rd_kafka_queue_destroy(self.0) };
+    }
+}
+
+/// One message of librdkafka, given back when dropped.
+#[repr(transparent)]
+struct Message(*mut sys::rd_kafka_message_t);
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: the message is ours and is destroyed once.
+        unsafe { sys::rd_kafka_message_destroy(self.0) };
+    }
+}
+
+impl Headers for Message {
+    fn get(&self, index: usize) -> Option<(&str, &[u8])> {
+        let mut headers = std::ptr::null_mut();
+        let mut name = std::ptr::null();
+        let mut value = std::ptr::null();
+        let mut size = 0_usize;
+        // SAFETY: the message is alive and owns its headers; names are strings, values have `size` bytes,
+        // and both live as long as the message.
+        unsafe {
+            if sys::rd_kafka_message_headers(self.0, &raw mut headers) != NO_ERROR {
+                return None;
+            }
+            let found =
+                sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size);
+            if found != NO_ERROR || name.is_null() {
+                return None;
+            }
+            let name = CStr::from_ptr(name).to_str().unwrap_or("(not UTF-8)");
+            Some((name, bytes(value, size).unwrap_or_default()))
+        }
+    }
+}
+
+/// # Safety
+/// `pointer` is null or points to `length` bytes that live as long as `'a`.
+unsafe fn bytes<'a>(pointer: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if pointer.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
+}
+
+/// What one read gave.
+pub(crate) struct MessageBatch {
+    messages: Vec<Message>,
+}
+
+impl Consumer {
+    /// What the client tells its reader, in our words.
+    fn error_of(&self, message: &Message, topic: String) -> StreamError {
+        // SAFETY: the message is alive; its error text is a string.
+        let (partition, code, cause) = unsafe {
+            let raw = &*message.0;
+            (raw.partition, RDKafkaErrorCode::from(raw.err), text(sys::rd_kafka_message_errstr(message.0)))
+        };
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset => {
+                StreamError::LostRange { group: self.group.clone(), topic, partition, cause }
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                StreamError::MissingTopic { topic }
+            }
+            RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed => {
+                let what = format!("group `{}` to read topic `{topic}`", self.group);
+                StreamError::Authorization { what, cause }
+            }
+            RDKafkaErrorCode::Fatal => StreamError::Client { what: "consuming".to_owned(), cause, retriable: false },
+            // What is left passes by itself: the client reconnects, refreshes and goes on.
+            _ => StreamError::Client { what: "consuming".to_owned(), cause, retriable: true },
+        }
+    }
+}
+
+struct ListEntry {
+    topic: CString,
+    partition: i32,
+    offset: i64,
+    error: RDKafkaRespErr,
+}
+
+/// A topic partition list that is ours.
+struct List(*mut sys::rd_kafka_topic_partition_list_t);
+
+impl List {
+    fn new<'a>(partitions: impl Iterator<Item = (&'a CStr, i32, i64)>) -> Self {
+        // SAFETY: the list is ours; entries that were added are written to before the next call.
+        unsafe {
+            let list = sys::rd_kafka_topic_partition_list_new(8);
+            for (topic, partition, offset) in partitions {
+                let entry = sys::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), partition);
+                (*entry).offset = offset;
+            }
+            Self(list)
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = ListEntry> {
+        // SAFETY: the list is alive as long as `self`.
+        unsafe { entries(self.0) }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: the list is ours and is destroyed once.
+        unsafe { sys::rd_kafka_topic_partition_list_destroy(self.0) };
+    }
+}
+
+/// # Safety
+/// `list` is null or alive while the iterator is used.
+unsafe fn entries(list: *const sys::rd_kafka_topic_partition_list_t) -> impl Iterator<Item = ListEntry> {
+    // SAFETY: the caller's promise; `elems` has `cnt` entries.
+    let slice = unsafe {
+        if list.is_null() || (*list).cnt == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts((*list).elems, usize::try_from((*list).cnt).unwrap_or(0))
+        }
+    };
+    slice.iter().map(|entry| ListEntry {
+        // SAFETY: the topic of an entry is a string.
+        topic: unsafe { CStr::from_ptr(entry.topic) }.to_owned(),
+        partition: entry.partition,
+        offset: entry.offset,
+        error: entry.err,
+    })
+}
+
+unsafe fn unassign(
+    handle: *mut sys::rd_kafka_t,
+    cooperative: bool,
+    list: *const sys::rd_kafka_topic_partition_list_t,
+) -> Result<(), StreamError> {
+    // SAFETY: the caller passes a live handle and list.
+    unsafe {
+        if cooperative {
+            return failed("giving partitions up", sys::rd_kafka_incremental_unassign(handle, list));
+        }
+        checked("giving partitions up", sys::rd_kafka_assign(handle, std::ptr::null()))
+    }
+}
+
+/// Answers a rebalance that nobody will settle any more, because the consumer is being closed.
+unsafe fn answer_rebalance(handle: *mut sys::rd_kafka_t, shared: &Shared) {
+    let Some(rebalance) = lock(&shared.rebalance).take() else { return };
+    let list = List::new(rebalance.partitions.iter().map(|(topic, partition)| {
+        (topic.as_c_str(), *partition, i64::from(sys::RD_KAFKA_OFFSET_INVALID))
+    }));
+    // SAFETY: the caller passes a live handle.
+    let result = unsafe {
+        let cooperative = text(sys::rd_kafka_rebalance_protocol(handle)) == "COOPERATIVE";
+        match rebalance.kind {
+            RebalanceKind::Assign if cooperative => failed("closing", sys::rd_kafka_incremental_assign(handle, list.0)),
+            RebalanceKind::Assign => checked("closing", sys::rd_kafka_assign(handle, list.0)),
+            RebalanceKind::Revoke | RebalanceKind::Lose => unassign(handle, cooperative, list.0),
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a rebalance during close was not answered");
+    }
+}
+
+unsafe extern "C" fn on_rebalance(
+    handle: *mut sys::rd_kafka_t,
+    code: RDKafkaRespErr,
+    partitions: *mut sys::rd_kafka_topic_partition_list_t,
+    opaque: *mut c_void,
+) {
+    // SAFETY: `opaque` is the `Shared` of this client; the list is alive during the callback.
+    let (shared, list) = unsafe { (&*opaque.cast::<Shared>(), entries(partitions)) };
+    // SAFETY: the handle is alive during its callback.
+    let lost = unsafe { sys::rd_kafka_assignment_lost(handle) } != 0;
+    let kind = match code {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => RebalanceKind::Assign,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !lost => RebalanceKind::Revoke,
+        _ => RebalanceKind::Lose,
+    };
+    let partitions = list.map(|entry| (entry.topic, entry.partition)).collect();
+    *lock(&shared.rebalance) = Some(Rebalance { kind, partitions });
+    // SAFETY: as above. While polling, this ends the running read, so that the owner answers soon.
+    unsafe {
+        if shared.closing.load(Ordering::SeqCst) {
+            answer_rebalance(handle, shared);
+        } else {
+            sys::rd_kafka_yield(handle);
+        }
+    }
+}
+
+fn checked(what: &str, result: RDKafkaRespErr) -> Result<(), StreamError> {
+    // Committing when nothing changed is no error.
+    if result == NO_ERROR || result == RDKafkaRespErr::RD_KAFKA_RESP_ERR__NO_OFFSET {
+        return Ok(());
+    }
+    Err(StreamError::client(what, RDKafkaErrorCode::from(result)))
+}
+
+/// # Safety
+/// `error` is null or an error object that is ours.
+unsafe fn failed(what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), StreamError> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
+        let cause = text(sys::rd_kafka_error_string(error));
+        let retriable: c_int = sys::rd_kafka_error_is_retriable(error);
+        sys::rd_kafka_error_destroy(error);
+        Err(StreamError::Client { what: what.to_owned(), cause: format!("{cause} ({code})"), retriable: retriable != 0 })
+    }
+}

@@ -1,0 +1,86 @@
+//! What a worker supplies: the meaning of a record. Everything else is in this crate.
+//!
+//! There are three shapes of work, and a worker picks the one that fits:
+//! - [`Handler`]: computes and answers at once, on the pump's own thread (fraud);
+//! - [`ConcurrentHandler`]: calls somebody and waits, thousands at a time (payment);
+//! - [`Sink`]: turns records into items and writes them in batches to a store (analytics).
+
+use std::future::Future;
+
+use crate::failure::Failure;
+use crate::position::TopicIndex;
+use crate::record::Record;
+
+/// An output topic by its place in the list that the worker was opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputTopic(pub usize);
+
+/// Where a synchronous handler puts its outputs. An output keeps the partition of its input, so that
+/// the order per key holds through the pipeline.
+pub trait Outputs {
+    /// Sends one output. Key and value are copied before this returns.
+    fn send(&mut self, topic: OutputTopic, key: &[u8], value: &[u8]);
+}
+
+/// An output that a concurrent handler computed; it keeps the partition of its input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputRecord {
+    /// Where it goes.
+    pub topic: OutputTopic,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// Work that is done when the call returns.
+pub trait Handler: Send + 'static {
+    /// Works on one record. Outputs that were sent before an error count for nothing.
+    ///
+    /// # Errors
+    /// What became of the record instead; see [`Failure`].
+    fn handle(&mut self, record: &Record<'_>, outputs: &mut dyn Outputs) -> Result<(), Failure>;
+}
+
+/// Work that waits for somebody else. Many records are in work at once; their outputs are published
+/// in read order all the same.
+pub trait ConcurrentHandler: Send + Sync + 'static {
+    /// What a record was decoded to.
+    type Job: Send + Sync + 'static;
+
+    /// Decodes a record, on the pump's thread.
+    ///
+    /// # Errors
+    /// Poison for what can not be decoded.
+    fn decode(&self, record: &Record<'_>) -> Result<Self::Job, Failure>;
+
+    /// One attempt. It is repeated after a transient failure, so it must be idempotent.
+    fn attempt(
+        &self,
+        job: &Self::Job,
+        attempt: u32,
+    ) -> impl Future<Output = Result<Vec<OutputRecord>, Failure>> + Send;
+
+    /// The last word on a job whose attempts are used up. The record becomes a dead letter as well.
+    fn give_up(&self, job: &Self::Job, attempts: u32) -> Vec<OutputRecord>;
+}
+
+/// Work that ends in a store. Writes must be idempotent: a batch is written again after a crash.
+pub trait Sink: Send + Sync + 'static {
+    /// What a record was turned into.
+    type Item: Send + Sync + 'static;
+
+    /// Turns a record into an item, on the pump's thread.
+    ///
+    /// # Errors
+    /// Poison for what can not be decoded.
+    fn prepare(&self, topic: TopicIndex, record: &Record<'_>) -> Result<Self::Item, Failure>;
+
+    /// Writes a batch. The returned list names the items that the store refused for good, by index;
+    /// all others are stored when this returns. A transient failure of the whole batch is tried again
+    /// until it succeeds: a store that is away delays documents and loses none.
+    fn write(
+        &self,
+        items: &[&Self::Item],
+    ) -> impl Future<Output = Result<Vec<(usize, Failure)>, Failure>> + Send;
+}

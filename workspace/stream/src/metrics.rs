@@ -1,0 +1,190 @@
+//! What the consume loop counts, after it happened. Labels are topics, partitions, codes and end
+//! states: never ids.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::position::Partition;
+
+/// Records that were read, by topic.
+pub const RECORDS_READ: &str = "orderflow_records_read_total";
+/// Records whose end was committed, by topic; the dead letters among them are counted apart too.
+pub const RECORDS_ENDED: &str = "orderflow_records_ended_total";
+/// Records of a former assignment that were dropped, because their new owner answers for them.
+pub const RECORDS_DROPPED: &str = "orderflow_records_dropped_total";
+/// Dead letters, by source topic and error code.
+pub const DEAD_LETTERS: &str = "orderflow_dead_letters_total";
+/// Failed attempts that were tried again, by error code.
+pub const RETRIES: &str = "orderflow_retries_total";
+/// Outputs that were produced, by topic.
+pub const OUTPUTS: &str = "orderflow_outputs_total";
+/// Commits, by outcome (`committed`, `refused`, `indefinite`).
+pub const COMMITS: &str = "orderflow_commits_total";
+/// How long commits took, with the flush of the outputs before them.
+pub const COMMIT_SECONDS: &str = "orderflow_commit_seconds";
+/// Rebalances, by kind (`assign`, `revoke`, `lose`).
+pub const REBALANCES: &str = "orderflow_rebalances_total";
+/// Partitions that were paused because the budget was used up.
+pub const PAUSES: &str = "orderflow_partition_pauses_total";
+/// Records in work and not committed.
+pub const IN_WORK_RECORDS: &str = "orderflow_in_work_records";
+/// Bytes in work and not committed.
+pub const IN_WORK_BYTES: &str = "orderflow_in_work_bytes";
+/// Records between the frontier and the end of the partition.
+pub const LAG_RECORDS: &str = "orderflow_lag_records";
+/// Age of the oldest record that is read and not committed; 0 when nothing is.
+pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
+/// 1 while work waits for something that is away, by reason (`store`, `broker`).
+pub const WAITING: &str = "orderflow_waiting_state";
+
+/// All names, for the test that pins them and for the reference.
+pub const NAMES: [&str; 15] = [
+    RECORDS_READ,
+    RECORDS_ENDED,
+    RECORDS_DROPPED,
+    DEAD_LETTERS,
+    RETRIES,
+    OUTPUTS,
+    COMMITS,
+    COMMIT_SECONDS,
+    REBALANCES,
+    PAUSES,
+    IN_WORK_RECORDS,
+    IN_WORK_BYTES,
+    LAG_RECORDS,
+    LAG_SECONDS,
+    WAITING,
+];
+
+/// The metrics of the pumps of one process; clones share them.
+#[derive(Clone)]
+pub struct StreamMetrics {
+    pub(crate) records_read: IntCounterVec,
+    pub(crate) records_ended: IntCounterVec,
+    pub(crate) records_dropped: IntCounter,
+    pub(crate) dead_letters: IntCounterVec,
+    pub(crate) retries: IntCounterVec,
+    pub(crate) outputs: IntCounterVec,
+    pub(crate) commits: IntCounterVec,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) rebalances: IntCounterVec,
+    pub(crate) pauses: IntCounter,
+    pub(crate) in_work_records: IntGauge,
+    pub(crate) in_work_bytes: IntGauge,
+    lag_records: IntGaugeVec,
+    lag_seconds: GaugeVec,
+    waiting: IntGaugeVec,
+}
+
+impl StreamMetrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When a name is taken in this registry.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name, help, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let counter = |name, help| -> Result<IntCounter, prometheus::Error> {
+            let one = IntCounter::new(name, help)?;
+            registry.register(Box::new(one.clone()))?;
+            Ok(one)
+        };
+        let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
+            let one = IntGauge::new(name, help)?;
+            registry.register(Box::new(one.clone()))?;
+            Ok(one)
+        };
+        let buckets = vec![0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let commit_seconds =
+            Histogram::with_opts(HistogramOpts::new(COMMIT_SECONDS, "Duration of commits with their flush").buckets(buckets))?;
+        registry.register(Box::new(commit_seconds.clone()))?;
+        let lag_records = IntGaugeVec::new(Opts::new(LAG_RECORDS, "Records behind the end"), &["topic", "partition"])?;
+        registry.register(Box::new(lag_records.clone()))?;
+        let lag_seconds =
+            GaugeVec::new(Opts::new(LAG_SECONDS, "Age of the oldest record in work"), &["topic", "partition"])?;
+        registry.register(Box::new(lag_seconds.clone()))?;
+        let waiting = IntGaugeVec::new(Opts::new(WAITING, "1 while work waits for something that is away"), &["reason"])?;
+        registry.register(Box::new(waiting.clone()))?;
+        Ok(Self {
+            records_read: counters(RECORDS_READ, "Records read", &["topic"])?,
+            records_ended: counters(RECORDS_ENDED, "Records whose end was committed", &["topic"])?,
+            records_dropped: counter(RECORDS_DROPPED, "Records of a former assignment that were dropped")?,
+            dead_letters: counters(DEAD_LETTERS, "Dead letters", &["topic", "code"])?,
+            retries: counters(RETRIES, "Failed attempts that were tried again", &["code"])?,
+            outputs: counters(OUTPUTS, "Outputs produced", &["topic"])?,
+            commits: counters(COMMITS, "Commits", &["outcome"])?,
+            commit_seconds,
+            rebalances: counters(REBALANCES, "Rebalances", &["kind"])?,
+            pauses: counter(PAUSES, "Partitions paused because the budget was used up")?,
+            in_work_records: gauge(IN_WORK_RECORDS, "Records in work and not committed")?,
+            in_work_bytes: gauge(IN_WORK_BYTES, "Bytes in work and not committed")?,
+            lag_records,
+            lag_seconds,
+            waiting,
+        })
+    }
+
+    pub(crate) fn set_lag(&self, topic: &str, partition: Partition, records: i64, seconds: f64) {
+        let partition = partition.0.to_string();
+        self.lag_records.with_label_values(&[topic, &partition]).set(records);
+        let gauge: Gauge = self.lag_seconds.with_label_values(&[topic, &partition]);
+        gauge.set(seconds);
+    }
+
+    /// A revoked partition is somebody else's: its series would stay behind and lie.
+    pub(crate) fn remove_lag(&self, topic: &str, partition: Partition) {
+        let partition = partition.0.to_string();
+        for removed in [
+            self.lag_records.remove_label_values(&[topic, &partition]),
+            self.lag_seconds.remove_label_values(&[topic, &partition]),
+        ] {
+            if let Err(error) = removed {
+                tracing::trace!(%error, "no lag was recorded for this partition");
+            }
+        }
+    }
+
+    pub(crate) fn set_waiting(&self, reason: &str, waiting: bool) {
+        self.waiting.with_label_values(&[reason]).set(i64::from(waiting));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_names_is_what_is_registered() {
+        let registry = Registry::new();
+        let metrics = StreamMetrics::register(&registry).expect("fresh registry");
+        for counters in [&metrics.records_read, &metrics.outputs] {
+            counters.with_label_values(&["t"]).inc();
+        }
+        metrics.records_ended.with_label_values(&["t"]).inc();
+        metrics.dead_letters.with_label_values(&["t", "code"]).inc();
+        metrics.retries.with_label_values(&["code"]).inc();
+        metrics.commits.with_label_values(&["committed"]).inc();
+        metrics.rebalances.with_label_values(&["assign"]).inc();
+        metrics.set_lag("t", Partition(0), 1, 1.0);
+        metrics.set_waiting("store", true);
+        let mut registered: Vec<String> =
+            registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let mut listed: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
+        registered.sort();
+        listed.sort();
+        assert_eq!(registered, listed);
+    }
+
+    #[test]
+    fn a_revoked_partition_leaves_no_lag_behind() {
+        let registry = Registry::new();
+        let metrics = StreamMetrics::register(&registry).expect("fresh registry");
+        metrics.set_lag("orders", Partition(3), 7, 1.5);
+        metrics.remove_lag("orders", Partition(3));
+        assert!(registry.gather().iter().all(|family| !family.name().contains("lag")));
+    }
+}

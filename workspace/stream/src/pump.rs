@@ -1,0 +1,443 @@
+//! The consume loop: one thread, one consumer, one ledger.
+//!
+//! A turn of the loop is always the same: answer what the group wants; read a batch, or wait for one;
+//! hand its records to the stage; take back what was finished; commit when it is time; pause or resume
+//! partitions. Everything is owned by this thread, so nothing here needs a lock, and the order of the
+//! steps is the argument for its correctness:
+//!
+//! - A rebalance is answered between turns, never inside a callback: what is finished is committed
+//!   first, then the partition's account is closed, and only then it is given up. A result that comes
+//!   later finds its ticket void.
+//! - Offsets come from the ledger alone, and the outputs that they stand for were acknowledged before.
+//! - A unit of work that failed is never continued. Stages that keep their endings publish them again;
+//!   the others read their records again, under a new epoch.
+//! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::backoff::Backoff;
+use crate::budget::{Budget, BudgetLimits};
+use crate::error::StreamError;
+use crate::ledger::{ChargeError, Ledger, Volume};
+use crate::metrics::StreamMetrics;
+use crate::position::{Offset, TopicPartition};
+use crate::record::Record;
+use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
+use crate::source::{Entry, RebalanceKind, Source, StartAt};
+use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
+use crate::unit_of_work::{Committed, FLUSH_LIMIT, Ready, UnitConfig, UnitOfWork};
+
+/// With nothing to do, a turn takes so long: short enough for the heartbeat.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
+/// One question for committed offsets may take so long, and is asked so often.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
+const COMMITTED_ATTEMPTS: u32 = 6;
+/// The pauses between units of work that fail.
+const BROKER_AWAY: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(5) };
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same complaint of the client is logged at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a pump is made of, apart from its source and its stage.
+pub(crate) struct PumpParts {
+    pub settings: StreamSettings,
+    pub unit: Arc<UnitConfig>,
+    pub wake: Arc<Wake>,
+    pub metrics: StreamMetrics,
+    /// Called at least twice a second while the loop turns.
+    pub beat: Arc<dyn Fn() + Send + Sync>,
+}
+
+pub(crate) struct Pump<S: Source, G: Stage> {
+    source: S,
+    stage: G,
+    parts: PumpParts,
+    ledger: Ledger<Ending>,
+    budget: Budget,
+    unit: UnitOfWork,
+    retry: RetryPolicy,
+    commit_interval: Duration,
+    last_commit: Instant,
+    last_complaint: Option<Instant>,
+    /// Units of work that failed since the last commit.
+    failed_units: u32,
+    /// The process is about to end: what is paused stays paused.
+    stopped_reading: bool,
+}
+
+impl<S: Source, G: Stage> Pump<S, G> {
+    pub fn new(source: S, stage: G, parts: PumpParts) -> Result<Self, StreamError> {
+        let ready = Ready::open(Arc::clone(&parts.unit))?;
+        let limits = BudgetLimits { records: parts.settings.budget_records, bytes: parts.settings.budget_bytes };
+        Ok(Self {
+            source,
+            stage,
+            ledger: Ledger::default(),
+            budget: Budget::new(limits),
+            unit: UnitOfWork::Ready(ready),
+            retry: RetryPolicy::new(&parts.settings),
+            commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
+            last_commit: Instant::now(),
+            last_complaint: None,
+            failed_units: 0,
+            stopped_reading: false,
+            parts,
+        })
+    }
+
+    /// Turns until it is told to stop, then drains, commits and leaves the group.
+    ///
+    /// # Errors
+    /// What made going on impossible. Nothing is committed after it, so nothing is passed over.
+    pub fn run(mut self) -> Result<(), StreamError> {
+        let worked = self.work();
+        match self.source.close(LEAVE_TIMEOUT) {
+            Ok(()) => tracing::info!("left the group"),
+            Err(error) => tracing::warn!(%error, "leaving the group"),
+        }
+        worked
+    }
+
+    fn work(&mut self) -> Result<(), StreamError> {
+        while !self.parts.wake.is_stopping() {
+            self.turn()?;
+        }
+        self.drain()?;
+        self.settle(FLUSH_TIMEOUT)
+    }
+
+    fn turn(&mut self) -> Result<(), StreamError> {
+        (self.parts.beat)();
+        self.answer_rebalance()?;
+        let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
+        self.parts.wake.answer();
+        let taken = self.take(&batch);
+        drop(batch);
+        self.survive(taken)?;
+        self.collect()?;
+        if self.last_commit.elapsed() >= self.commit_interval || self.budget.is_half_used() {
+            self.settle(FLUSH_LIMIT)?;
+        }
+        self.gate()
+    }
+
+    /// How long the next read may wait for its first record.
+    fn wait(&self) -> Duration {
+        if self.budget.used() == Volume::default() {
+            return IDLE_WAIT;
+        }
+        self.commit_interval.saturating_sub(self.last_commit.elapsed()).clamp(Duration::from_millis(1), IDLE_WAIT)
+    }
+
+    /// Hands the records of a batch to the stage.
+    fn take(&mut self, batch: &S::Batch) -> Result<(), StreamError> {
+        let Self { source, stage, ledger, unit, parts, budget, retry, last_complaint, .. } = self;
+        let mut desk = Desk { ledger, unit, metrics: &parts.metrics, wake: &parts.wake, retry: *retry };
+        let mut run = Run::default();
+        let mut taken = Ok(());
+        for entry in source.entries(batch) {
+            match entry {
+                Entry::Record(record) => {
+                    taken = accept(stage, &record, &mut desk, &mut run, budget, &parts.unit.inputs);
+                }
+                Entry::EndOfPartition(at, next) => desk.ledger.reached_end(at, next),
+                Entry::Error(error) if error.is_retriable() => complain(last_complaint, &error),
+                Entry::Error(error) => taken = Err(error),
+            }
+            if taken.is_err() {
+                break;
+            }
+        }
+        run.finish(budget, desk.metrics, &parts.unit.inputs);
+        stage.batch_is_over(&mut desk);
+        taken
+    }
+
+    fn collect(&mut self) -> Result<(), StreamError> {
+        let Self { stage, ledger, unit, parts, retry, .. } = self;
+        let mut desk = Desk { ledger, unit, metrics: &parts.metrics, wake: &parts.wake, retry: *retry };
+        stage.collect(&mut desk)
+    }
+
+    /// An error of delivery costs the unit of work; every other error ends the pump.
+    fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
+        match result {
+            Err(error @ (StreamError::Delivery { .. } | StreamError::Timeout { .. })) => {
+                self.unit.give_up(error);
+                self.recover()
+            }
+            other => other,
+        }
+    }
+
+    /// Publishes what has ended and commits the frontier.
+    fn settle(&mut self, flush_limit: Duration) -> Result<(), StreamError> {
+        let published = {
+            let unit = &mut self.unit;
+            self.ledger.publish(|at, offset, ending| match ending {
+                Ending::Done => Ok(()),
+                Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
+            })
+        };
+        self.survive(published)?;
+        let commits = self.ledger.commits();
+        self.last_commit = Instant::now();
+        if commits.is_empty() {
+            return Ok(());
+        }
+        self.unit.open()?;
+        let UnitOfWork::Open(open) = std::mem::replace(&mut self.unit, UnitOfWork::Moving) else {
+            return Err(StreamError::Halted { message: "a unit of work was not open at its commit".to_owned() });
+        };
+        let beat = Arc::clone(&self.parts.beat);
+        let outcome = open.commit(&self.source, &commits, flush_limit, move || beat());
+        self.parts.metrics.commit_seconds.observe(self.last_commit.elapsed().as_secs_f64());
+        let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
+        match outcome {
+            Committed::Yes(ready) => {
+                counted("committed");
+                self.failed_units = 0;
+                self.unit = UnitOfWork::Ready(ready);
+                for commit in &commits {
+                    self.count_ended(commit.at, commit.volume.records);
+                    self.ledger.committed(commit);
+                    self.budget.refund(commit.at, commit.volume);
+                }
+            }
+            Committed::OutputsOnly(ready, error) => {
+                counted("refused");
+                self.unit = UnitOfWork::Ready(ready);
+                if let StreamError::Authorization { .. } = error {
+                    return Err(error);
+                }
+                complain(&mut self.last_complaint, &error);
+            }
+            Committed::Indefinite(indefinite) => {
+                counted("indefinite");
+                self.unit = UnitOfWork::Indefinite(indefinite);
+                self.recover()?;
+            }
+        }
+        self.last_commit = Instant::now();
+        self.observe();
+        Ok(())
+    }
+
+    fn count_ended(&self, at: TopicPartition, records: u64) {
+        self.parts.metrics.records_ended.with_label_values(&[self.topic(at)]).inc_by(records);
+    }
+
+    fn topic(&self, at: TopicPartition) -> &str {
+        self.parts.unit.inputs.get(usize::from(at.topic.0)).map_or("", String::as_str)
+    }
+
+    /// Makes a new producer after a unit of work failed, and takes up the work where it was committed.
+    fn recover(&mut self) -> Result<(), StreamError> {
+        let UnitOfWork::Indefinite(indefinite) = &self.unit else { return Ok(()) };
+        tracing::warn!(error = %indefinite.cause(), "unit of work failed, its records are worked on again");
+        self.parts.metrics.set_waiting("broker", true);
+        self.failed_units += 1;
+        (self.parts.beat)();
+        std::thread::park_timeout(BROKER_AWAY.pause(self.failed_units, &mut rand::rng()));
+        let ready = indefinite.recover()?;
+        self.unit = UnitOfWork::Ready(ready);
+        self.parts.metrics.set_waiting("broker", false);
+        if G::KEEPS_ENDINGS {
+            self.ledger.unpublish();
+            return Ok(());
+        }
+        let assigned: Vec<_> = self.ledger.assigned().collect();
+        let mut starts = Vec::new();
+        for at in assigned {
+            if let Some((start, volume)) = self.ledger.rewind(at)
+                && volume.records > 0
+            {
+                self.budget.refund(at, volume);
+                starts.push((at, StartAt::Offset(start)));
+            }
+        }
+        if starts.is_empty() {
+            return Ok(());
+        }
+        self.source.seek(&starts, SEEK_TIMEOUT)
+    }
+
+    fn gate(&mut self) -> Result<(), StreamError> {
+        let gate = self.budget.gate();
+        if !gate.pause.is_empty() {
+            self.parts.metrics.pauses.inc_by(gate.pause.len() as u64);
+            self.source.pause(&gate.pause)?;
+        }
+        if !gate.resume.is_empty() && !self.stopped_reading {
+            self.source.resume(&gate.resume)?;
+        }
+        Ok(())
+    }
+
+    fn answer_rebalance(&mut self) -> Result<(), StreamError> {
+        let Some((kind, partitions)) = self.source.take_rebalance() else { return Ok(()) };
+        let named: Vec<String> = partitions.iter().map(|at| format!("{}[{}]", self.topic(*at), at.partition)).collect();
+        tracing::info!(?kind, partitions = named.join(" "), "rebalance");
+        match kind {
+            RebalanceKind::Assign => {
+                self.parts.metrics.rebalances.with_label_values(&["assign"]).inc();
+                self.take_partitions(&partitions)
+            }
+            RebalanceKind::Revoke => {
+                self.parts.metrics.rebalances.with_label_values(&["revoke"]).inc();
+                self.collect()?;
+                self.settle(FLUSH_LIMIT)?;
+                self.forget(&partitions);
+                self.source.unassign(&partitions)
+            }
+            RebalanceKind::Lose => {
+                self.parts.metrics.rebalances.with_label_values(&["lose"]).inc();
+                self.forget(&partitions);
+                self.source.unassign(&partitions)
+            }
+        }
+    }
+
+    fn take_partitions(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let committed = self.committed(partitions)?;
+        let mut starts = Vec::new();
+        for at in partitions {
+            let start = committed.get(at).copied().flatten();
+            self.ledger.assign(*at, start.unwrap_or(Offset(0)));
+            self.budget.assign(*at);
+            starts.push((*at, start.map_or(StartAt::Earliest, StartAt::Offset)));
+        }
+        self.source.assign(&starts)?;
+        if self.stopped_reading {
+            return self.source.pause(partitions);
+        }
+        // A partition may have been paused when it was here last.
+        self.source.resume(partitions)
+    }
+
+    fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<std::collections::HashMap<TopicPartition, Option<Offset>>, StreamError> {
+        let mut attempt = 1;
+        loop {
+            match self.source.committed(partitions, COMMITTED_TIMEOUT) {
+                Err(error) if error.is_retriable() && attempt < COMMITTED_ATTEMPTS => {
+                    (self.parts.beat)();
+                    tracing::warn!(attempt, %error, "reading the committed offsets, trying again");
+                    std::thread::park_timeout(Duration::from_millis(200));
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Closes the accounts of partitions: what is in work for them is dropped when it arrives.
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        for at in partitions {
+            let dropped = self.ledger.revoke(*at);
+            self.parts.metrics.records_dropped.inc_by(dropped.records);
+            self.budget.revoke(*at);
+            self.parts.metrics.remove_lag(self.topic(*at), at.partition);
+        }
+    }
+
+    /// Stops reading and waits for what is in flight, up to the deadline.
+    fn drain(&mut self) -> Result<(), StreamError> {
+        self.stopped_reading = true;
+        let assigned: Vec<_> = self.ledger.assigned().collect();
+        if !assigned.is_empty() {
+            self.source.pause(&assigned)?;
+        }
+        let limit = Duration::from_millis(self.parts.settings.drain_timeout_ms);
+        let started = Instant::now();
+        tracing::info!(in_flight = self.stage.in_flight(), "stopped reading, draining");
+        while self.stage.in_flight() > 0 && started.elapsed() < limit {
+            (self.parts.beat)();
+            self.answer_rebalance()?;
+            // Polling goes on for the group's sake; what was fetched before the pause is dropped here
+            // and read again by the next owner.
+            let wait = limit.saturating_sub(started.elapsed()).min(Duration::from_millis(100));
+            drop(self.source.read(wait, self.parts.settings.batch_records));
+            self.parts.wake.answer();
+            self.collect()?;
+            if self.last_commit.elapsed() >= self.commit_interval {
+                self.settle(FLUSH_LIMIT)?;
+            }
+        }
+        if self.stage.in_flight() > 0 {
+            tracing::warn!(in_flight = self.stage.in_flight(), limit_ms = limit.as_millis(), "drain deadline is over, what is left is worked on again by its next owner");
+        }
+        Ok(())
+    }
+
+    fn observe(&self) {
+        let used = self.budget.used();
+        self.parts.metrics.in_work_records.set(i64::try_from(used.records).unwrap_or(i64::MAX));
+        self.parts.metrics.in_work_bytes.set(i64::try_from(used.bytes).unwrap_or(i64::MAX));
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        for at in self.ledger.assigned() {
+            let (Some(frontier), Some(end)) = (self.ledger.frontier(at), self.source.high_watermark(at)) else { continue };
+            let lag = (end.0 - frontier.0).max(0);
+            let oldest = self.ledger.oldest_record_time_ms(at).filter(|_| lag > 0);
+            let age_ms = oldest.map_or(0, |sent| now_ms.saturating_sub(sent).max(0));
+            self.parts.metrics.set_lag(self.topic(at), at.partition, lag, age_ms as f64 / 1_000.0);
+        }
+    }
+}
+
+/// Records of one partition that follow each other in a batch: counted once per run.
+#[derive(Default)]
+struct Run {
+    at: Option<TopicPartition>,
+    volume: Volume,
+}
+
+impl Run {
+    fn add(&mut self, record: &Record<'_>, budget: &mut Budget, metrics: &StreamMetrics, inputs: &[String]) {
+        if self.at != Some(record.at) {
+            self.finish(budget, metrics, inputs);
+            self.at = Some(record.at);
+        }
+        self.volume.add(Volume { records: 1, bytes: u64::from(record.size()) });
+    }
+
+    fn finish(&mut self, budget: &mut Budget, metrics: &StreamMetrics, inputs: &[String]) {
+        let (Some(at), volume) = (self.at.take(), std::mem::take(&mut self.volume)) else { return };
+        budget.debit(at, volume);
+        if let Some(topic) = inputs.get(usize::from(at.topic.0)) {
+            metrics.records_read.with_label_values(&[topic]).inc_by(volume.records);
+        }
+    }
+}
+
+fn accept<G: Stage>(
+    stage: &mut G,
+    record: &Record<'_>,
+    desk: &mut Desk<'_>,
+    run: &mut Run,
+    budget: &mut Budget,
+    inputs: &[String],
+) -> Result<(), StreamError> {
+    match desk.ledger.charge(record.at, record.offset, record.size(), record.record_time_ms) {
+        Ok(ticket) => {
+            run.add(record, budget, desk.metrics, inputs);
+            stage.accept(ticket, record, desk)
+        }
+        // A leftover from before a seek or a revocation: its present owner reads it again.
+        Err(ChargeError::NotAssigned | ChargeError::Behind { .. }) => {
+            desk.metrics.records_dropped.inc();
+            Ok(())
+        }
+    }
+}
+
+fn complain(last: &mut Option<Instant>, error: &StreamError) {
+    if last.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+        *last = Some(Instant::now());
+        tracing::warn!(%error, "kafka complains, trying again");
+    }
+}

@@ -1,0 +1,71 @@
+//! Reading a topic from its start to its end, without a group: for counts, verdicts and the report.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::admin;
+use crate::error::StreamError;
+use crate::ffi::Consumer;
+use crate::position::{Partition, TopicIndex, TopicPartition};
+use crate::record::Record;
+use crate::settings::{KafkaSettings, StreamSettings};
+use crate::source::{Entry, Source, StartAt};
+
+const READ_STEP: Duration = Duration::from_millis(200);
+const BATCH: usize = 10_000;
+
+/// Reads every committed record that is in the topic now, partition by partition in order. Returns how
+/// many there were; a topic that does not exist has none.
+///
+/// # Errors
+/// When the cluster refuses, or when nothing comes for `idle_limit` before the end is reached.
+pub async fn read_to_end(
+    settings: &KafkaSettings,
+    topic: &str,
+    idle_limit: Duration,
+    mut each: impl FnMut(&Record<'_>) + Send + 'static,
+) -> Result<u64, StreamError> {
+    let Some(partitions) = admin::topics(settings, "reader").await?.get(topic).copied() else { return Ok(0) };
+    let mut properties = settings.properties("reader");
+    let stream = StreamSettings { prefetch_kbytes: 16_384, ..StreamSettings::default() };
+    properties.extend(stream.consumer_properties("orderflow-reader"));
+    let (brokers, topic) = (settings.brokers.clone(), topic.to_owned());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut consumer = Consumer::open(&brokers, "orderflow-reader", &properties, &[topic.clone()])?;
+        let at = |partition| TopicPartition { topic: TopicIndex(0), partition: Partition(partition) };
+        let mut unfinished: BTreeSet<TopicPartition> = (0..partitions).map(at).collect();
+        let starts: Vec<_> = unfinished.iter().map(|at| (*at, StartAt::Earliest)).collect();
+        consumer.assign(&starts)?;
+        let (mut count, mut heard) = (0, Instant::now());
+        while !unfinished.is_empty() {
+            let batch = consumer.read(READ_STEP, BATCH);
+            for entry in consumer.entries(&batch) {
+                heard = Instant::now();
+                match entry {
+                    Entry::Record(record) if unfinished.contains(&record.at) => {
+                        count += 1;
+                        each(&record);
+                    }
+                    Entry::Record(_) => {}
+                    Entry::EndOfPartition(at, _) => {
+                        unfinished.remove(&at);
+                    }
+                    Entry::Error(error) if error.is_retriable() => tracing::debug!(%error, "reading a topic"),
+                    Entry::Error(error) => return Err(error),
+                }
+            }
+            if heard.elapsed() > idle_limit {
+                return Err(StreamError::Timeout {
+                    what: format!("reading topic `{topic}` to its end"),
+                    limit_ms: idle_limit.as_millis(),
+                    cause: consumer.take_last_error().map_or_else(|| "nothing came".to_owned(), |error| error.to_string()),
+                });
+            }
+        }
+        consumer.close(Duration::from_secs(3))?;
+        Ok(count)
+    });
+    read.await.unwrap_or_else(|error| {
+        Err(StreamError::Client { what: "reading a topic".to_owned(), cause: error.to_string(), retriable: false })
+    })
+}

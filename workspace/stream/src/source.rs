@@ -1,0 +1,90 @@
+//! The seam behind which the bytes come from.
+//!
+//! The consume loop knows this trait and nothing of the client behind it. Today that is librdkafka; an
+//! own fetch path that walks record batches in place fits behind the same seam, so nothing outside of
+//! the implementing module may assume how a record came.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::error::StreamError;
+use crate::position::{Offset, TopicPartition};
+use crate::record::Record;
+
+/// What the group wants of this member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RebalanceKind {
+    /// Take these partitions.
+    Assign,
+    /// Finish these partitions and give them up.
+    Revoke,
+    /// These partitions have another owner already: only forget them.
+    Lose,
+}
+
+/// Where reading of a partition starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartAt {
+    /// At the oldest record that is there.
+    Earliest,
+    /// At this offset.
+    Offset(Offset),
+}
+
+/// One entry of a batch.
+pub(crate) enum Entry<'a> {
+    /// A record to work on.
+    Record(Record<'a>),
+    /// Nothing more is there to read for now; the next record can not stand before this offset.
+    EndOfPartition(TopicPartition, Offset),
+    /// Something that the reader has to be told.
+    Error(StreamError),
+}
+
+/// Where records come from and where their offsets are committed.
+pub(crate) trait Source {
+    /// What one read gave; its memory is given back when it is dropped.
+    type Batch;
+
+    /// Waits for the first record and takes what else is there, `most` records in all. Returns empty
+    /// when the wait is over, when somebody wakes it, or when the group wants something.
+    fn read(&mut self, wait: Duration, most: usize) -> Self::Batch;
+
+    /// The entries of a batch, in the order of reading.
+    fn entries<'a>(&'a self, batch: &'a Self::Batch) -> impl Iterator<Item = Entry<'a>>;
+
+    /// What the group is waiting for, if anything. It goes on waiting until it is answered by
+    /// [`Source::assign`] or [`Source::unassign`].
+    fn take_rebalance(&mut self) -> Option<(RebalanceKind, Vec<TopicPartition>)>;
+
+    /// What the group has committed; `None` where it has nothing.
+    fn committed(
+        &self,
+        partitions: &[TopicPartition],
+        timeout: Duration,
+    ) -> Result<HashMap<TopicPartition, Option<Offset>>, StreamError>;
+
+    /// Takes partitions, each from where it starts.
+    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), StreamError>;
+
+    /// Gives partitions up.
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError>;
+
+    /// Commits next offsets and waits for the answer.
+    fn commit(&self, offsets: &[(TopicPartition, Offset)], timeout: Duration) -> Result<(), StreamError>;
+
+    /// Stops fetching these partitions.
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError>;
+
+    /// Goes on fetching these partitions.
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError>;
+
+    /// Goes on reading somewhere else.
+    fn seek(&mut self, partitions: &[(TopicPartition, StartAt)], timeout: Duration) -> Result<(), StreamError>;
+
+    /// The high watermark of a partition as of its last fetch.
+    fn high_watermark(&self, at: TopicPartition) -> Option<Offset>;
+
+    /// Leaves the group.
+    fn close(self, deadline: Duration) -> Result<(), StreamError>;
+}

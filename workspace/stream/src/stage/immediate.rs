@@ -1,0 +1,111 @@
+//! Work that is done when the call returns: on the pump's own thread, without a task, a channel or an
+//! allocation per record.
+
+use std::time::Instant;
+
+use crate::error::StreamError;
+use crate::failure::Failure;
+use crate::handler::{Handler, OutputTopic, Outputs};
+use crate::ledger::Ticket;
+use crate::record::Record;
+use crate::stage::{Desk, Ending, Stage, cause_of};
+
+/// The outputs of one record; its memory is used again for the next one. They are sent when the
+/// handler has succeeded, so that outputs before an error count for nothing.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    outputs: Vec<(OutputTopic, usize, usize)>,
+}
+
+impl Buffer {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.outputs.clear();
+    }
+
+    /// Topic, key and value of each output.
+    fn iter(&self) -> impl Iterator<Item = (OutputTopic, &[u8], &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.outputs.iter().filter_map(move |(topic, key, value)| {
+            let (key, after_key) = rest.split_at_checked(*key)?;
+            let (value, after_value) = after_key.split_at_checked(*value)?;
+            rest = after_value;
+            Some((*topic, key, value))
+        })
+    }
+}
+
+impl Outputs for Buffer {
+    fn send(&mut self, topic: OutputTopic, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.outputs.push((topic, key.len(), value.len()));
+    }
+}
+
+pub(crate) struct Immediate<H> {
+    handler: H,
+    buffer: Buffer,
+}
+
+impl<H: Handler> Immediate<H> {
+    pub fn new(handler: H) -> Self {
+        Self { handler, buffer: Buffer::default() }
+    }
+
+    /// Calls the handler until it succeeds or its attempts are used up.
+    fn attempt(&mut self, record: &Record<'_>, desk: &Desk<'_>) -> Result<(), (Failure, u32)> {
+        let mut started: Option<Instant> = None;
+        let mut attempts = 1;
+        loop {
+            self.buffer.clear();
+            let failure = match self.handler.handle(record, &mut self.buffer) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let spent = started.get_or_insert_with(Instant::now).elapsed();
+            let Failure::Transient { code, retry_after, .. } = &failure else { return Err((failure, attempts)) };
+            let Some(pause) = desk.retry.next_pause(attempts, spent, *retry_after) else {
+                return Err((failure, attempts));
+            };
+            desk.metrics.retries.with_label_values(&[code.as_ref()]).inc();
+            // The pump has nothing else to do for this partition; the wait is bounded by the deadline.
+            std::thread::park_timeout(pause);
+            attempts += 1;
+        }
+    }
+}
+
+impl<H: Handler> Stage for Immediate<H> {
+    const KEEPS_ENDINGS: bool = false;
+
+    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>) -> Result<(), StreamError> {
+        match self.attempt(record, desk) {
+            Ok(()) => {
+                if !self.buffer.outputs.is_empty() {
+                    let open = desk.unit.open()?;
+                    for (topic, key, value) in self.buffer.iter() {
+                        open.send(record.at, record.offset, topic, key, value)?;
+                    }
+                }
+            }
+            Err((failure, attempts)) => {
+                let cause = cause_of(failure, attempts)?;
+                desk.unit.open()?.send_dead_letter(record, &cause)?;
+            }
+        }
+        desk.ledger.end(&ticket, Ending::Done);
+        Ok(())
+    }
+
+    fn batch_is_over(&mut self, _: &mut Desk<'_>) {}
+
+    fn collect(&mut self, _: &mut Desk<'_>) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+}

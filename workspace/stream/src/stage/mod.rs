@@ -1,0 +1,160 @@
+//! How the three shapes of work fit into one loop.
+//!
+//! A stage takes records in, ends them in the ledger now or later, and knows how to publish what an
+//! ending carries. [`immediate`] ends a record while it is taken in; [`concurrent`] when its future is
+//! done; [`store`] when the batch that carries it is written.
+
+pub(crate) mod concurrent;
+pub(crate) mod immediate;
+pub(crate) mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::dead_letter::Cause;
+use crate::error::StreamError;
+use crate::failure::Failure;
+use crate::ffi::ReadWaker;
+use crate::handler::OutputRecord;
+use crate::ledger::{Ledger, Ticket};
+use crate::metrics::StreamMetrics;
+use crate::position::{Offset, TopicPartition};
+use crate::record::{OwnedRecord, Record};
+use crate::settings::StreamSettings;
+use crate::unit_of_work::{Open, UnitOfWork};
+
+/// What is to be published for a record that has ended.
+pub(crate) enum Ending {
+    /// Nothing, or it was published already.
+    Done,
+    /// Outputs, and where the record became a dead letter, that too.
+    Publish(Box<Publication>),
+}
+
+pub(crate) struct Publication {
+    pub outputs: Vec<OutputRecord>,
+    pub dead_letter: Option<(OwnedRecord, Cause)>,
+}
+
+impl Ending {
+    pub fn outputs(outputs: Vec<OutputRecord>) -> Self {
+        if outputs.is_empty() {
+            return Self::Done;
+        }
+        Self::Publish(Box::new(Publication { outputs, dead_letter: None }))
+    }
+
+    pub fn dead_letter(record: OwnedRecord, cause: Cause, outputs: Vec<OutputRecord>) -> Self {
+        Self::Publish(Box::new(Publication { outputs, dead_letter: Some((record, cause)) }))
+    }
+
+    /// Sends what the ending carries into the open unit.
+    pub fn publish(&self, at: TopicPartition, offset: Offset, open: &Open) -> Result<(), StreamError> {
+        let Self::Publish(publication) = self else { return Ok(()) };
+        for output in &publication.outputs {
+            open.send(at, offset, output.topic, &output.key, &output.value)?;
+        }
+        match &publication.dead_letter {
+            Some((record, cause)) => open.send_dead_letter(&record.as_record(), cause),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a stage works with while it has the pump's attention.
+pub(crate) struct Desk<'a> {
+    pub ledger: &'a mut Ledger<Ending>,
+    pub unit: &'a mut UnitOfWork,
+    pub metrics: &'a StreamMetrics,
+    pub wake: &'a Arc<Wake>,
+    pub retry: RetryPolicy,
+}
+
+/// One shape of work.
+pub(crate) trait Stage {
+    /// Whether endings wait in the ledger until their commit is confirmed, so that they can be
+    /// published again. Where they do not, a failed unit means reading the records again.
+    const KEEPS_ENDINGS: bool;
+
+    /// Takes a record in.
+    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>) -> Result<(), StreamError>;
+
+    /// The batch is over: work that goes by batches may start.
+    fn batch_is_over(&mut self, desk: &mut Desk<'_>);
+
+    /// Takes back what was finished since the last call.
+    fn collect(&mut self, desk: &mut Desk<'_>) -> Result<(), StreamError>;
+
+    /// Records that are in work outside of the pump's thread.
+    fn in_flight(&self) -> usize;
+}
+
+/// When an attempt is worth another one.
+#[derive(Clone, Copy)]
+pub(crate) struct RetryPolicy {
+    pub backoff: Backoff,
+    /// No attempt starts after this much time.
+    pub deadline: Duration,
+}
+
+impl RetryPolicy {
+    pub fn new(settings: &StreamSettings) -> Self {
+        let first = Duration::from_millis(settings.retry_first_ms);
+        let deadline = Duration::from_millis(settings.retry_deadline_ms);
+        Self { backoff: Backoff { first, most: deadline }, deadline }
+    }
+
+    /// The pause before the next attempt, or `None` when there is none.
+    pub fn next_pause(&self, failed: u32, spent: Duration, asked: Option<Duration>) -> Option<Duration> {
+        let pause = self.backoff.pause(failed, &mut rand::rng()).max(asked.unwrap_or_default());
+        (spent + pause < self.deadline).then_some(pause)
+    }
+}
+
+/// How the world outside gets the attention of a pump.
+pub(crate) struct Wake {
+    reader: ReadWaker,
+    called: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Wake {
+    pub fn new(reader: ReadWaker) -> Self {
+        Self { reader, called: AtomicBool::new(false), stopping: AtomicBool::new(false) }
+    }
+
+    /// Something is there to collect. Many calls before the pump looks count as one.
+    pub fn call(&self) {
+        if !self.called.swap(true, Ordering::AcqRel) {
+            self.reader.wake();
+        }
+    }
+
+    /// The pump looks now: a call from here on wakes it again.
+    pub fn answer(&self) {
+        self.called.store(false, Ordering::Release);
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// The code and sentence of a failure that ends a record, or the error that ends the pump.
+pub(crate) fn cause_of(failure: Failure, attempts: u32) -> Result<Cause, StreamError> {
+    match failure {
+        Failure::Poison { code, message } => Ok(Cause { code: code.into_owned(), message, attempts }),
+        Failure::Transient { code, message, .. } => {
+            let message = format!("gave up after {attempts} attempts: {message}");
+            Ok(Cause { code: code.into_owned(), message, attempts })
+        }
+        Failure::Fatal { message } => Err(StreamError::Halted { message }),
+    }
+}

@@ -1,0 +1,226 @@
+//! Running a worker: topics checked, pumps started, one way to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::admin;
+use crate::error::StreamError;
+use crate::ffi::Consumer;
+use crate::handler::{ConcurrentHandler, Handler, Sink};
+use crate::metrics::StreamMetrics;
+use crate::pump::{Pump, PumpParts};
+use crate::settings::{KafkaSettings, StreamSettings, dead_letter_topic};
+use crate::stage::Stage;
+use crate::stage::Wake;
+use crate::stage::concurrent::Concurrent;
+use crate::stage::immediate::Immediate;
+use crate::stage::store::Store;
+use crate::unit_of_work::UnitConfig;
+
+/// At start, Kafka may be away for so long.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a worker reads and writes.
+#[derive(Clone, Debug)]
+pub struct WorkerSpec {
+    /// Its name to the brokers, as in `orderflow-fraud`.
+    pub service: &'static str,
+    /// Its consumer group.
+    pub group: String,
+    /// The topics that it reads; a record's topic is its place here.
+    pub inputs: Vec<String>,
+    /// The topics that it writes; an [`crate::OutputTopic`] is a place here.
+    pub outputs: Vec<String>,
+}
+
+/// What a worker runs in.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Where Kafka is.
+    pub kafka: KafkaSettings,
+    /// How the consume loop works.
+    pub stream: StreamSettings,
+    /// Where it counts.
+    pub metrics: StreamMetrics,
+    /// Called at least twice a second by each pump, with the pump's number.
+    pub beat: Arc<dyn Fn(usize) + Send + Sync>,
+    /// Called once when all pumps run.
+    pub running: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Runs a worker whose work is done at once; `make` makes the handler of each pump.
+///
+/// # Errors
+/// What made going on impossible; `Ok` after `shutdown`.
+pub async fn run_handler<H: Handler>(
+    spec: WorkerSpec,
+    surroundings: Surroundings,
+    make: impl Fn() -> H,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StreamError> {
+    run(spec, surroundings, || Immediate::new(make()), shutdown).await
+}
+
+/// Runs a worker that waits for somebody else, many records at a time.
+///
+/// # Errors
+/// What made going on impossible; `Ok` after `shutdown`.
+pub async fn run_concurrent<H: ConcurrentHandler>(
+    spec: WorkerSpec,
+    surroundings: Surroundings,
+    handler: Arc<H>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StreamError> {
+    let most = usize::try_from(surroundings.stream.budget_records).unwrap_or(usize::MAX)
+        .saturating_add(surroundings.stream.batch_records)
+        .min(tokio::sync::Semaphore::MAX_PERMITS);
+    let runtime = Handle::current();
+    run(spec, surroundings, || Concurrent::new(Arc::clone(&handler), runtime.clone(), most), shutdown).await
+}
+
+/// Runs a worker that writes to a store.
+///
+/// # Errors
+/// What made going on impossible; `Ok` after `shutdown`.
+pub async fn run_sink<K: Sink>(
+    spec: WorkerSpec,
+    surroundings: Surroundings,
+    sink: Arc<K>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StreamError> {
+    let runtime = Handle::current();
+    run(spec, surroundings, || Store::new(Arc::clone(&sink), runtime.clone()), shutdown).await
+}
+
+async fn run<G: Stage + Send + 'static>(
+    spec: WorkerSpec,
+    surroundings: Surroundings,
+    make: impl Fn() -> G,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StreamError> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let Surroundings { kafka, stream, metrics, beat, running } = surroundings;
+    let dead_letter_topics: Vec<String> =
+        spec.inputs.iter().map(|input| dead_letter_topic(input, &spec.group)).collect();
+    if !topics_are_ready(&kafka, &spec, &dead_letter_topics, &mut shutdown).await? {
+        return Ok(());
+    }
+    let mut producer_properties = kafka.properties(spec.service);
+    producer_properties.extend(kafka.producer_properties());
+    let unit = Arc::new(UnitConfig {
+        brokers: kafka.brokers.clone(),
+        producer_properties,
+        group: spec.group.clone(),
+        inputs: spec.inputs.clone(),
+        outputs: spec.outputs.clone(),
+        dead_letter_topics,
+        metrics: metrics.clone(),
+    });
+    let mut consumer_properties = kafka.properties(spec.service);
+    consumer_properties.extend(stream.consumer_properties(&spec.group));
+    let pumps = usize::from(stream.pumps);
+    let (ended, mut ends) = mpsc::channel(pumps.max(1));
+    let mut wakes = Vec::new();
+    for number in 0..pumps {
+        let consumer = Consumer::open(&kafka.brokers, &spec.group, &consumer_properties, &spec.inputs)?;
+        let wake = Arc::new(Wake::new(consumer.waker()));
+        wakes.push(Arc::clone(&wake));
+        let beat = Arc::clone(&beat);
+        let parts = PumpParts {
+            settings: stream.clone(),
+            unit: Arc::clone(&unit),
+            wake,
+            metrics: metrics.clone(),
+            beat: Arc::new(move || beat(number)),
+        };
+        consumer.subscribe()?;
+        let pump = Pump::new(consumer, make(), parts)?;
+        start_thread(number, pump, ended.clone())?;
+    }
+    drop(ended);
+    tracing::info!(group = %spec.group, topics = spec.inputs.join(" "), pumps, "consuming");
+    running();
+    let mut result = Ok(());
+    let mut left = pumps;
+    let mut stopping = false;
+    while left > 0 {
+        tokio::select! {
+            () = &mut shutdown, if !stopping => {
+                stopping = true;
+                wakes.iter().for_each(|wake| wake.stop());
+            }
+            end = ends.recv() => {
+                left -= 1;
+                // A thread that panicked sent nothing, and all others have ended.
+                let end = end.unwrap_or_else(|| Err(StreamError::Halted { message: "a pump ended without a word".to_owned() }));
+                if end.is_err() && result.is_ok() {
+                    result = end;
+                }
+                wakes.iter().for_each(|wake| wake.stop());
+                stopping = true;
+            }
+        }
+    }
+    result
+}
+
+fn start_thread<S, G>(
+    number: usize,
+    pump: Pump<S, G>,
+    ended: mpsc::Sender<Result<(), StreamError>>,
+) -> Result<(), StreamError>
+where
+    S: crate::source::Source + Send + 'static,
+    G: Stage + Send + 'static,
+{
+    let started = std::thread::Builder::new().name(format!("pump-{number}")).spawn(move || {
+        let result = pump.run();
+        if let Err(error) = &result {
+            tracing::error!(pump = number, %error, "pump halted, nothing more is committed");
+        }
+        // The receiver outlives all pumps.
+        let _told = ended.blocking_send(result).is_ok();
+    });
+    started.map(|_| ()).map_err(|error| StreamError::Client {
+        what: "starting a pump".to_owned(),
+        cause: error.to_string(),
+        retriable: false,
+    })
+}
+
+/// Waits for Kafka and for all topics, and checks that derived topics can keep the partition of their
+/// input. `false` when the shutdown came first.
+async fn topics_are_ready(
+    kafka: &KafkaSettings,
+    spec: &WorkerSpec,
+    dead_letter_topics: &[String],
+    mut shutdown: impl Future<Output = ()> + Unpin,
+) -> Result<bool, StreamError> {
+    tokio::select! {
+        connected = admin::connect(kafka, spec.service, CONNECT_LIMIT) => connected?,
+        () = &mut shutdown => return Ok(false),
+    }
+    let derived: Vec<String> = spec.outputs.iter().chain(dead_letter_topics).cloned().collect();
+    let all: Vec<String> = spec.inputs.iter().chain(&derived).cloned().collect();
+    let Some(there) = admin::wait_for_topics(kafka, spec.service, &all, &mut shutdown).await? else {
+        return Ok(false);
+    };
+    let count = |topic: &String| there.get(topic).copied().unwrap_or(0);
+    let too_few = |topic: &String, source: &String| {
+        (count(topic) < count(source)).then(|| StreamError::TooFewPartitions {
+            topic: topic.clone(),
+            partitions: count(topic),
+            source_topic: source.clone(),
+            wanted: count(source),
+        })
+    };
+    let outputs = spec.outputs.iter().flat_map(|topic| spec.inputs.iter().map(move |source| (topic, source)));
+    let dead_letters = dead_letter_topics.iter().zip(&spec.inputs);
+    match outputs.chain(dead_letters).find_map(|(topic, source)| too_few(topic, source)) {
+        Some(error) => Err(error),
+        None => Ok(true),
+    }
+}
