@@ -134,7 +134,48 @@ fn read_exponent(bytes: &[u8]) -> Option<i64> {
 }
 
 /// Reads an amount exactly. `field` is the name for the sentence of a rejection.
+#[inline]
 pub(crate) fn parse_money(field: &str, text: &str, currency: Currency) -> Result<Money, Rejection> {
+    match plain_minor_units(text.as_bytes(), currency.exponent()) {
+        Some(minor) => Ok(Money {
+            minor: MinorUnits(minor),
+            currency,
+        }),
+        None => parse_any_money(field, text, currency),
+    }
+}
+
+/// The usual spelling, `249.99` or `500000`: at most 18 digits, no sign, no exponent, no more decimals written
+/// than the currency has. Everything else is `None` and takes the general way.
+#[inline]
+fn plain_minor_units(text: &[u8], decimals: u8) -> Option<i64> {
+    if text.len() > 18 {
+        return None;
+    }
+    let mut minor = 0i64;
+    let mut point = None;
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => minor = minor * 10 + i64::from(byte - b'0'),
+            b'.' if point.is_none() && at > 0 => point = Some(at),
+            _ => return None,
+        }
+    }
+    let written = match point {
+        Some(at) => text.len() - at - 1,
+        None => 0,
+    };
+    let whole = point.unwrap_or(text.len());
+    let leading_zero = whole > 1 && text.first() == Some(&b'0');
+    if whole == 0 || leading_zero || (point.is_some() && written == 0) {
+        return None;
+    }
+    let missing = usize::from(decimals).checked_sub(written)?;
+    (0..missing).try_fold(minor, |minor, _| minor.checked_mul(10))
+}
+
+#[inline(never)]
+fn parse_any_money(field: &str, text: &str, currency: Currency) -> Result<Money, Rejection> {
     let Some(parts) = Parts::of(text) else {
         return Err(Rejection::value(
             RejectionCode::InvalidAmount,

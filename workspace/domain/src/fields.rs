@@ -55,15 +55,12 @@ impl<'a, const N: usize> Known<'a, N> {
     ) -> Result<(Self, usize), Rejection> {
         let mut values = [None; N];
         let mut fields = Fields::of(text)?;
-        while let Some(field) = fields.next_field()? {
-            let known = names
-                .iter()
-                .zip(&mut values)
-                .find(|(name, _)| **name == field.name);
+        while let Some((name, value)) = fields.next_raw()? {
+            let known = names.iter().zip(&mut values).find(|(known, _)| name.is(known));
             match known {
-                Some((_, slot @ None)) => *slot = Some(field.value),
+                Some((_, slot @ None)) => *slot = Some(value),
                 Some((name, Some(_))) => return Err(duplicate(name)),
-                None => unknown(&field.name)?,
+                None => unknown(&name.unescaped())?,
             }
         }
         Ok((Self { names, values }, fields.closing_brace()))

@@ -11,5 +11,5 @@
 mod scan;
 mod write;
 
-pub use scan::{Element, Elements, Field, Fields, Kind, MAX_DEPTH, Value, parse};
+pub use scan::{Elements, Field, Fields, Kind, MAX_DEPTH, Value, parse};
 pub use write::{write_integer, write_string};

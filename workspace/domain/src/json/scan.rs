@@ -87,15 +87,10 @@ pub struct Field<'a> {
 /// # Errors
 /// `invalid_json` or `too_deep`, with the byte at which the text stopped being JSON.
 pub fn parse(text: &str) -> Result<Value<'_>, Rejection> {
-    let mut scanner = Scanner {
-        text,
-        bytes: text.as_bytes(),
-        at: 0,
-    };
+    let mut scanner = Scanner::new(text);
     scanner.white_space();
-    let value = scanner.value(0)?;
-    scanner.end()?;
-    Ok(value)
+    let value = scanner.value(0).and_then(|value| scanner.end().map(|()| value));
+    value.map_err(|wanted| scanner.rejection(wanted))
 }
 
 /// The fields of one object in their order. The text after an error is not looked at: stop there.
@@ -110,8 +105,7 @@ pub fn parse(text: &str) -> Result<Value<'_>, Rejection> {
 #[derive(Debug)]
 pub struct Fields<'a> {
     scanner: Scanner<'a>,
-    started: bool,
-    ended: bool,
+    progress: Progress,
 }
 
 impl<'a> Fields<'a> {
@@ -120,11 +114,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `not_an_object` for JSON of another type, `invalid_json` for what is no JSON.
     pub fn of(text: &'a str) -> Result<Self, Rejection> {
-        let mut scanner = Scanner {
-            text,
-            bytes: text.as_bytes(),
-            at: 0,
-        };
+        let mut scanner = Scanner::new(text);
         scanner.white_space();
         if scanner.peek() != Some(b'{') {
             let value = parse(text)?;
@@ -140,8 +130,7 @@ impl<'a> Fields<'a> {
         scanner.at += 1;
         Ok(Self {
             scanner,
-            started: false,
-            ended: false,
+            progress: Progress::First,
         })
     }
 
@@ -149,33 +138,36 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// `invalid_json` or `too_deep`.
-    #[inline]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, Rejection> {
-        if self.ended {
+        let Some((name, value)) = self.next_raw()? else {
             return Ok(None);
-        }
-        self.scanner.white_space();
-        match self.scanner.peek() {
-            Some(b'}') => {
-                self.scanner.at += 1;
-                self.ended = true;
-                self.scanner.end()?;
-                return Ok(None);
-            }
-            Some(b',') if self.started => {
-                self.scanner.at += 1;
-                self.scanner.white_space();
-            }
-            _ if !self.started => {}
-            _ => return Err(self.scanner.unexpected("`,` or `}`")),
-        }
-        self.started = true;
-        let name = self.scanner.key()?;
-        let value = self.scanner.value(1)?;
-        Ok(Some(Field { name, value }))
+        };
+        Ok(Some(Field {
+            name: name.unescaped(),
+            value,
+        }))
     }
 
-    /// Where the object's closing brace stands, once every field was read; before that the current position.
+    /// The same with the name as it stands in the input.
+    #[inline]
+    pub(crate) fn next_raw(&mut self) -> Result<Option<(Name<'a>, Value<'a>)>, Rejection> {
+        self.step().map_err(|wanted| self.scanner.rejection(wanted))
+    }
+
+    #[inline]
+    fn step(&mut self) -> Result<Option<(Name<'a>, Value<'a>)>, Wanted> {
+        if !self
+            .scanner
+            .member(&mut self.progress, b'}', Wanted::CommaOrBrace)?
+        {
+            return Ok(None);
+        }
+        let name = self.scanner.key()?;
+        let value = self.scanner.value(1)?;
+        Ok(Some((name, value)))
+    }
+
+    /// Where the object's closing brace stands, once every field was read.
     pub(crate) fn closing_brace(&self) -> usize {
         self.scanner
             .text
@@ -185,25 +177,17 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// One element of an array.
-pub type Element<'a> = Value<'a>;
-
 /// The elements of one array in their order.
 #[derive(Debug)]
 pub struct Elements<'a> {
     scanner: Scanner<'a>,
-    started: bool,
-    ended: bool,
+    progress: Progress,
 }
 
 impl<'a> Elements<'a> {
     /// Starts on `text`, which must hold one array; `None` when the first character opens none.
     pub fn of(text: &'a str) -> Option<Self> {
-        let mut scanner = Scanner {
-            text,
-            bytes: text.as_bytes(),
-            at: 0,
-        };
+        let mut scanner = Scanner::new(text);
         scanner.white_space();
         if scanner.peek() != Some(b'[') {
             return None;
@@ -211,8 +195,7 @@ impl<'a> Elements<'a> {
         scanner.at += 1;
         Some(Self {
             scanner,
-            started: false,
-            ended: false,
+            progress: Progress::First,
         })
     }
 
@@ -220,27 +203,95 @@ impl<'a> Elements<'a> {
     ///
     /// # Errors
     /// `invalid_json` or `too_deep`.
-    pub fn next_element(&mut self) -> Result<Option<Element<'a>>, Rejection> {
-        if self.ended {
-            return Ok(None);
+    pub fn next_element(&mut self) -> Result<Option<Value<'a>>, Rejection> {
+        self.step().map_err(|wanted| self.scanner.rejection(wanted))
+    }
+
+    fn step(&mut self) -> Result<Option<Value<'a>>, Wanted> {
+        if self
+            .scanner
+            .member(&mut self.progress, b']', Wanted::CommaOrBracket)?
+        {
+            self.scanner.value(1).map(Some)
+        } else {
+            Ok(None)
         }
-        self.scanner.white_space();
-        match self.scanner.peek() {
-            Some(b']') => {
-                self.scanner.at += 1;
-                self.ended = true;
-                self.scanner.end()?;
-                return Ok(None);
-            }
-            Some(b',') if self.started => {
-                self.scanner.at += 1;
-                self.scanner.white_space();
-            }
-            _ if !self.started => {}
-            _ => return Err(self.scanner.unexpected("`,` or `]`")),
+    }
+}
+
+/// How far a walk over a container's members is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    First,
+    Later,
+    Ended,
+}
+
+/// A field's name between its quotes, as it stands in the input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Name<'a> {
+    raw: &'a str,
+    escaped: bool,
+}
+
+impl<'a> Name<'a> {
+    /// Whether this is the name `known`, however it is spelled.
+    #[inline]
+    pub(crate) fn is(&self, known: &str) -> bool {
+        if self.escaped {
+            unescape(self.raw) == known
+        } else {
+            self.raw == known
         }
-        self.started = true;
-        self.scanner.value(1).map(Some)
+    }
+
+    pub(crate) fn unescaped(self) -> Cow<'a, str> {
+        if self.escaped {
+            Cow::Owned(unescape(self.raw))
+        } else {
+            Cow::Borrowed(self.raw)
+        }
+    }
+}
+
+/// What the text lacks at the place where the scanner stopped. One byte, so that the results of the scanner's
+/// steps travel in registers; the sentence is made at the very end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Value,
+    End,
+    Key,
+    Colon,
+    CommaOrBrace,
+    CommaOrBracket,
+    Digit,
+    Quote,
+    NoControl,
+    Escape,
+    FourHex,
+    SecondSurrogate,
+    FirstSurrogate,
+    LessDepth,
+}
+
+impl Wanted {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "a value",
+            Self::End => "the end",
+            Self::Key => "a field name in double quotes",
+            Self::Colon => "`:`",
+            Self::CommaOrBrace => "`,` or `}`",
+            Self::CommaOrBracket => "`,` or `]`",
+            Self::Digit => "a digit",
+            Self::Quote => "`\"`",
+            Self::NoControl => "no control character inside a string",
+            Self::Escape => "an escape that JSON knows",
+            Self::FourHex => "four hexadecimal digits",
+            Self::SecondSurrogate => "the second half of a surrogate pair",
+            Self::FirstSurrogate => "no second half of a surrogate pair without a first",
+            Self::LessDepth => "flatter",
+        }
     }
 }
 
@@ -252,6 +303,14 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+        }
+    }
+
     #[inline]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
@@ -264,40 +323,61 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn end(&mut self) -> Result<(), Rejection> {
+    fn end(&mut self) -> Result<(), Wanted> {
         self.white_space();
         if self.at == self.bytes.len() {
             Ok(())
         } else {
-            Err(self.unexpected("the end"))
+            Err(Wanted::End)
         }
+    }
+
+    /// Moves to the start of the next member of a container, or over its closing bracket and to the end of the
+    /// text; says whether there is a member.
+    #[inline]
+    fn member(&mut self, progress: &mut Progress, close: u8, wanted: Wanted) -> Result<bool, Wanted> {
+        if *progress == Progress::Ended {
+            return Ok(false);
+        }
+        self.white_space();
+        match self.peek() {
+            Some(byte) if byte == close => {
+                self.at += 1;
+                *progress = Progress::Ended;
+                self.end()?;
+                return Ok(false);
+            }
+            Some(b',') if *progress == Progress::Later => {
+                self.at += 1;
+                self.white_space();
+            }
+            _ if *progress == Progress::First => *progress = Progress::Later,
+            _ => return Err(wanted),
+        }
+        Ok(true)
     }
 
     /// A name, the colon and the white space after it.
     #[inline]
-    fn key(&mut self) -> Result<Cow<'a, str>, Rejection> {
+    fn key(&mut self) -> Result<Name<'a>, Wanted> {
         if self.peek() != Some(b'"') {
-            return Err(self.unexpected("a field name in double quotes"));
+            return Err(Wanted::Key);
         }
         let start = self.at + 1;
         let escaped = self.string()?;
-        let inner = self.text.get(start..self.at - 1).unwrap_or_default();
+        let raw = self.text.get(start..self.at - 1).unwrap_or_default();
         self.white_space();
         if self.peek() != Some(b':') {
-            return Err(self.unexpected("`:`"));
+            return Err(Wanted::Colon);
         }
         self.at += 1;
         self.white_space();
-        Ok(if escaped {
-            Cow::Owned(unescape(inner))
-        } else {
-            Cow::Borrowed(inner)
-        })
+        Ok(Name { raw, escaped })
     }
 
     /// One value of any type; `depth` counts the containers around it.
     #[inline]
-    fn value(&mut self, depth: u32) -> Result<Value<'a>, Rejection> {
+    fn value(&mut self, depth: u32) -> Result<Value<'a>, Wanted> {
         let start = self.at;
         let kind = match self.peek() {
             Some(b'{') => self.containers(depth).map(|()| Kind::Object)?,
@@ -312,18 +392,18 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline]
-    fn scalar(&mut self) -> Result<Kind, Rejection> {
+    fn scalar(&mut self) -> Result<Kind, Wanted> {
         match self.peek() {
             Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),
             Some(b'-' | b'0'..=b'9') => self.number().map(|()| Kind::Number),
             Some(b't') => self.word("true", Kind::Boolean),
             Some(b'f') => self.word("false", Kind::Boolean),
             Some(b'n') => self.word("null", Kind::Null),
-            _ => Err(self.unexpected("a value")),
+            _ => Err(Wanted::Value),
         }
     }
 
-    fn word(&mut self, word: &str, kind: Kind) -> Result<Kind, Rejection> {
+    fn word(&mut self, word: &str, kind: Kind) -> Result<Kind, Wanted> {
         if self
             .bytes
             .get(self.at..)
@@ -332,19 +412,19 @@ impl<'a> Scanner<'a> {
             self.at += word.len();
             Ok(kind)
         } else {
-            Err(self.unexpected("a value"))
+            Err(Wanted::Value)
         }
     }
 
     /// A container with all that is in it, without recursion: `objects` holds one bit per open level.
-    fn containers(&mut self, outer: u32) -> Result<(), Rejection> {
+    fn containers(&mut self, outer: u32) -> Result<(), Wanted> {
         let mut objects: u128 = 0;
         let mut depth = outer;
         loop {
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
                     if depth == MAX_DEPTH {
-                        return Err(self.too_deep());
+                        return Err(Wanted::LessDepth);
                     }
                     depth += 1;
                     let is_object = open == b'{';
@@ -388,8 +468,8 @@ impl<'a> Scanner<'a> {
                         self.white_space();
                         break;
                     }
-                    (_, true) => return Err(self.unexpected("`,` or `}`")),
-                    (_, false) => return Err(self.unexpected("`,` or `]`")),
+                    (_, true) => return Err(Wanted::CommaOrBrace),
+                    (_, false) => return Err(Wanted::CommaOrBracket),
                 }
             }
         }
@@ -397,14 +477,14 @@ impl<'a> Scanner<'a> {
 
     /// A number by the grammar of RFC 8259 section 6.
     #[inline]
-    fn number(&mut self) -> Result<(), Rejection> {
+    fn number(&mut self) -> Result<(), Wanted> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
         match self.peek() {
             Some(b'0') => self.at += 1,
             Some(b'1'..=b'9') => self.digits(),
-            _ => return Err(self.unexpected("a digit")),
+            _ => return Err(Wanted::Digit),
         }
         if self.peek() == Some(b'.') {
             self.at += 1;
@@ -428,11 +508,11 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline]
-    fn some_digits(&mut self) -> Result<(), Rejection> {
+    fn some_digits(&mut self) -> Result<(), Wanted> {
         let start = self.at;
         self.digits();
         if self.at == start {
-            Err(self.unexpected("a digit"))
+            Err(Wanted::Digit)
         } else {
             Ok(())
         }
@@ -440,7 +520,7 @@ impl<'a> Scanner<'a> {
 
     /// A string from its opening to its closing quote; says whether it has escapes.
     #[inline]
-    fn string(&mut self) -> Result<bool, Rejection> {
+    fn string(&mut self) -> Result<bool, Wanted> {
         self.at += 1;
         let mut escaped = false;
         loop {
@@ -454,8 +534,8 @@ impl<'a> Scanner<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(_) => return Err(self.unexpected("no control character inside a string")),
-                None => return Err(self.unexpected("`\"`")),
+                Some(_) => return Err(Wanted::NoControl),
+                None => return Err(Wanted::Quote),
             }
         }
     }
@@ -491,7 +571,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), Rejection> {
+    fn escape(&mut self) -> Result<(), Wanted> {
         self.at += 1;
         match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
@@ -513,19 +593,17 @@ impl<'a> Scanner<'a> {
                                 return Ok(());
                             }
                         }
-                        Err(self.unexpected("the second half of a surrogate pair"))
+                        Err(Wanted::SecondSurrogate)
                     }
-                    0xDC00..=0xDFFF => {
-                        Err(self.unexpected("no second half of a surrogate pair without a first"))
-                    }
+                    0xDC00..=0xDFFF => Err(Wanted::FirstSurrogate),
                     _ => Ok(()),
                 }
             }
-            _ => Err(self.unexpected("an escape that JSON knows")),
+            _ => Err(Wanted::Escape),
         }
     }
 
-    fn code_unit(&mut self) -> Result<u16, Rejection> {
+    fn code_unit(&mut self) -> Result<u16, Wanted> {
         match self
             .bytes
             .get(self.at..)
@@ -536,16 +614,22 @@ impl<'a> Scanner<'a> {
                 self.at += 4;
                 Ok(unit)
             }
-            None => Err(self.unexpected("four hexadecimal digits")),
+            None => Err(Wanted::FourHex),
         }
     }
 
     #[cold]
-    fn unexpected(&self, wanted: &str) -> Rejection {
+    fn rejection(&self, wanted: Wanted) -> Rejection {
         let mut at = self.at.min(self.text.len());
         while !self.text.is_char_boundary(at) {
             at -= 1;
         }
+        if wanted == Wanted::LessDepth {
+            let message =
+                format!("the message nests deeper than {MAX_DEPTH} levels at byte {at}, must be flatter");
+            return Rejection::new(RejectionCode::TooDeep, message);
+        }
+        let wanted = wanted.as_str();
         let message = match self.text.get(at..).and_then(|rest| rest.chars().next()) {
             Some(found) => {
                 let found = shown(found.encode_utf8(&mut [0; 4]));
@@ -554,15 +638,6 @@ impl<'a> Scanner<'a> {
             None => format!("the message is not JSON: it ends at byte {at}, must go on with {wanted}"),
         };
         Rejection::new(RejectionCode::InvalidJson, message)
-    }
-
-    #[cold]
-    fn too_deep(&self) -> Rejection {
-        let message = format!(
-            "the message nests deeper than {MAX_DEPTH} levels at byte {}, must be flatter",
-            self.at
-        );
-        Rejection::new(RejectionCode::TooDeep, message)
     }
 }
 
