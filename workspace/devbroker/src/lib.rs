@@ -1,1 +1,43 @@
-//! devbroker
+//! An embedded Kafka broker for development and tests.
+//!
+//! It speaks Kafka's wire protocol, so that production code runs unchanged against it, and it
+//! starts in milliseconds inside any tokio process. It guarantees what the protocol promises of one
+//! healthy broker: dense offsets in each partition, idempotent producing without repeats, long
+//! polls that wake on append, consumer groups with generations. It is honest about the rest: one
+//! process, records in memory up to [`Options::retention_bytes`], no replication, no transactions
+//! yet, no security. Never for production; where it differs from Apache Kafka, it is wrong.
+//!
+//! `testkit` and the `orderflow` command may depend on it; it depends on no other crate of ours.
+//!
+//! - `broker`, `options`, `stats`: the API of this crate.
+//! - `server`, `frame`, `shape`, `versions`: connections, frames, and what is let into the decoder.
+//! - `api`: one module per family of requests; decodes, asks the parts below, encodes.
+//! - `topics`, `topic_config`, `partition`, `retention`: what exists, and what is kept of it.
+//! - `log`, `batch`, `producers`, `record_times`: pure; the log of a partition, and what is in it.
+//! - `groups`: consumer groups; a pure state machine and the tasks that drive it.
+//! - `core`, `clock`, `sync`: what everything shares.
+
+mod api;
+mod batch;
+mod broker;
+mod clock;
+mod core;
+mod frame;
+mod groups;
+mod log;
+mod options;
+mod partition;
+mod producers;
+mod record_times;
+mod retention;
+mod server;
+mod shape;
+mod stats;
+mod sync;
+mod topic_config;
+mod topics;
+mod versions;
+
+pub use broker::Broker;
+pub use options::{BrokerError, Options};
+pub use stats::Stats;

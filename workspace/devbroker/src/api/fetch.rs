@@ -1,0 +1,241 @@
+//! Fetch, with long polls that wake on append.
+//!
+//! The answer is encoded here by hand: the codec's types would copy each batch twice, and this is
+//! the path on which all records leave. A test decodes the result with the codec, for each version.
+//!
+//! Fetch sessions are declined (session id 0), which every client must accept (KIP-227).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Answer, RequestContext};
+use crate::batch::LEADER_EPOCH;
+use crate::core::Core;
+use crate::frame::{Frame, FrameBuilder};
+use crate::partition::{Bounds, Partition};
+
+/// The first version in the compact encoding with tagged fields.
+const COMPACT_SINCE: i16 = 12;
+/// The first version whose reader knows zstd (KIP-110).
+const ZSTD_SINCE: i16 = 10;
+/// The longest that a reader may ask to wait.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// What one look at all partitions found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) topics: Vec<FoundTopic>,
+    bytes: usize,
+    /// Whether something other than "nothing new" must be told at once.
+    urgent: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct FoundTopic {
+    pub(super) name: String,
+    pub(super) partitions: Vec<FoundPartition>,
+}
+
+#[derive(Debug)]
+pub(super) struct FoundPartition {
+    pub(super) index: i32,
+    pub(super) error: Option<ResponseError>,
+    pub(super) bounds: Bounds,
+    pub(super) batches: Vec<Bytes>,
+}
+
+pub(super) async fn fetch(core: &Arc<Core>, context: &RequestContext, request: FetchRequest) -> Answer {
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
+    let deadline = Instant::now() + wait;
+    let enough = usize::try_from(request.min_bytes).unwrap_or(0);
+    let mut found = look(core, context, &request);
+    if found.bytes < enough && !found.urgent && !wait.is_zero() {
+        let registration = Registration::new(core, &request);
+        loop {
+            // Only a look after the registration is sure to be followed by a wake-up.
+            found = look(core, context, &request);
+            if found.bytes >= enough || found.urgent {
+                break;
+            }
+            if timeout_at(deadline, registration.reader.notified()).await.is_err() {
+                break;
+            }
+        }
+    }
+    Answer::Frame(encode(context, &found))
+}
+
+/// A reader that waits on its partitions, until it is dropped.
+struct Registration {
+    reader: Arc<Notify>,
+    partitions: Vec<Arc<Partition>>,
+}
+
+impl Registration {
+    fn new(core: &Core, request: &FetchRequest) -> Self {
+        let reader = Arc::new(Notify::new());
+        let mut partitions = Vec::new();
+        for topic in &request.topics {
+            let Some(found) = core.topics.get(&topic.topic) else { continue };
+            partitions.extend(topic.partitions.iter().filter_map(|wanted| found.partition(wanted.partition)));
+        }
+        for partition in &partitions {
+            partition.register(&reader);
+        }
+        Self { reader, partitions }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        for partition in &self.partitions {
+            partition.unregister(&self.reader);
+        }
+    }
+}
+
+fn look(core: &Core, context: &RequestContext, request: &FetchRequest) -> Found {
+    let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(core.options.max_fetch_bytes as usize);
+    let mut found = Found::default();
+    for topic in &request.topics {
+        let known = core.topics.get(&topic.topic);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in &topic.partitions {
+            let partition = known.as_ref().and_then(|known| known.partition(wanted.partition));
+            let room = limit.saturating_sub(found.bytes);
+            let result = read(context, partition.as_deref(), wanted, room, found.bytes == 0);
+            found.urgent |= result.error.is_some();
+            found.bytes += result.batches.iter().map(Bytes::len).sum::<usize>();
+            partitions.push(result);
+        }
+        found.topics.push(FoundTopic { name: topic.topic.to_string(), partitions });
+    }
+    // A request without partitions can not become richer by waiting.
+    found.urgent |= found.topics.iter().all(|topic| topic.partitions.is_empty());
+    found
+}
+
+fn read(
+    context: &RequestContext,
+    partition: Option<&Partition>,
+    wanted: &FetchPartition,
+    room: usize,
+    first: bool,
+) -> FoundPartition {
+    let mut result = FoundPartition {
+        index: wanted.partition,
+        error: None,
+        bounds: Bounds { start: -1, end: -1 },
+        batches: Vec::new(),
+    };
+    let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(room);
+    let Some(Ok((bounds, read))) =
+        partition.map(|partition| partition.read(wanted.fetch_offset, max_bytes, first))
+    else {
+        result.error = Some(ResponseError::UnknownTopicOrPartition);
+        return result;
+    };
+    result.bounds = bounds;
+    match (epoch_error(wanted.current_leader_epoch), read) {
+        (Some(error), _) => result.error = Some(error),
+        (None, Err(_)) => result.error = Some(ResponseError::OffsetOutOfRange),
+        (None, Ok(read)) if read.zstd && context.version < ZSTD_SINCE => {
+            result.error = Some(ResponseError::UnsupportedCompressionType);
+        }
+        (None, Ok(read)) => result.batches = read.batches,
+    }
+    result
+}
+
+/// What a client is told whose idea of the leader epoch is not ours; -1 is "no idea".
+pub(super) fn epoch_error(client_epoch: i32) -> Option<ResponseError> {
+    match client_epoch {
+        -1 | LEADER_EPOCH => None,
+        epoch if epoch > LEADER_EPOCH => Some(ResponseError::UnknownLeaderEpoch),
+        _ => Some(ResponseError::FencedLeaderEpoch),
+    }
+}
+
+pub(super) fn encode(context: &RequestContext, found: &Found) -> Result<Frame, String> {
+    let version = context.version;
+    let compact = version >= COMPACT_SINCE;
+    let mut builder = context.builder();
+    let head = builder.head();
+    head.put_i32(0);
+    if version >= 7 {
+        head.put_i16(0);
+        head.put_i32(0);
+    }
+    put_count(head, found.topics.len(), compact);
+    for topic in &found.topics {
+        let head = builder.head();
+        put_text(head, &topic.name, compact);
+        put_count(head, topic.partitions.len(), compact);
+        for partition in &topic.partitions {
+            put_partition(&mut builder, partition, version, compact);
+        }
+        end_structure(builder.head(), compact);
+    }
+    end_structure(builder.head(), compact);
+    builder.finish().ok_or_else(|| "the answer is longer than a frame".to_owned())
+}
+
+fn put_partition(builder: &mut FrameBuilder, partition: &FoundPartition, version: i16, compact: bool) {
+    let head = builder.head();
+    head.put_i32(partition.index);
+    head.put_i16(partition.error.map_or(0, |error| error.code()));
+    // One replica and no transactions: everything appended is committed and stable.
+    head.put_i64(partition.bounds.end);
+    head.put_i64(partition.bounds.end);
+    if version >= 5 {
+        head.put_i64(partition.bounds.start);
+    }
+    // No transaction was aborted.
+    put_count(head, 0, compact);
+    if version >= 11 {
+        head.put_i32(-1);
+    }
+    put_count(head, partition.batches.iter().map(Bytes::len).sum(), compact);
+    for batch in &partition.batches {
+        builder.append(batch);
+    }
+    end_structure(builder.head(), compact);
+}
+
+/// A count or a length; the compact form is one more, as a varint.
+fn put_count(head: &mut BytesMut, count: usize, compact: bool) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    if !compact {
+        head.put_u32(count);
+        return;
+    }
+    let mut rest = count.saturating_add(1);
+    while rest >= 0x80 {
+        head.put_u8((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    head.put_u8(rest as u8);
+}
+
+fn put_text(head: &mut BytesMut, text: &str, compact: bool) {
+    if compact {
+        put_count(head, text.len(), true);
+    } else {
+        head.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+    }
+    head.put_slice(text.as_bytes());
+}
+
+/// No tagged fields.
+fn end_structure(head: &mut BytesMut, compact: bool) {
+    if compact {
+        head.put_u8(0);
+    }
+}

@@ -1,0 +1,107 @@
+//! Requests by family: decode, ask the broker's parts, encode.
+//!
+//! A handler gets the decoded request and returns the decoded response; what it refuses, it refuses
+//! with Kafka's error codes inside the response. Only bytes that are no request are an `Err` here.
+
+mod cluster;
+mod configs;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod produce;
+mod records;
+mod topics;
+pub(crate) mod versions;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+
+use crate::core::Core;
+use crate::frame::{Frame, FrameBuilder};
+
+/// Where a request comes from and what it is.
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    pub(crate) key: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: String,
+    /// The address that the client reached, which is what it is told as the broker's address.
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+}
+
+/// What to do with the connection after a request.
+pub(crate) enum Answer {
+    /// Send this; or close because it can not be encoded, which is a bug of the broker.
+    Frame(Result<Frame, String>),
+    /// The client wants no answer.
+    Silence,
+    /// Close the connection, for this reason.
+    Close(String),
+}
+
+/// The body is not what its header says.
+pub(crate) type Malformed = String;
+
+impl RequestContext {
+    /// A frame that has its header and wants the body.
+    fn builder(&self) -> FrameBuilder {
+        let mut builder = FrameBuilder::default();
+        builder.head().put_i32(self.correlation_id);
+        if self.key.response_header_version(self.version) >= 1 {
+            builder.head().put_u8(0);
+        }
+        builder
+    }
+
+    fn encode(&self, response: &impl Encodable, version: i16) -> Result<Frame, String> {
+        let mut builder = self.builder();
+        response.encode(builder.head(), version).map_err(|error| error.to_string())?;
+        builder.finish().ok_or_else(|| "the answer is longer than a frame".to_owned())
+    }
+
+    fn decode<R: Decodable>(&self, mut body: Bytes) -> Result<R, Malformed> {
+        R::decode(&mut body, self.version).map_err(|error| error.to_string())
+    }
+
+    fn answer(&self, response: &impl Encodable) -> Result<Answer, Malformed> {
+        Ok(Answer::Frame(self.encode(response, self.version)))
+    }
+}
+
+/// Answers a request whose key and version are supported and whose shape was checked.
+pub(crate) async fn answer(core: &Arc<Core>, context: &RequestContext, body: Bytes) -> Result<Answer, Malformed> {
+    match context.key {
+        ApiKey::Produce => return produce::produce(core, context, context.decode(body)?),
+        ApiKey::Fetch => return Ok(fetch::fetch(core, context, context.decode(body)?).await),
+        ApiKey::ApiVersions => context.answer(&versions::versions()),
+        ApiKey::Metadata => context.answer(&metadata::metadata(core, context, context.decode(body)?)),
+        ApiKey::DescribeCluster => context.answer(&cluster::describe(core, context, &context.decode(body)?)),
+        ApiKey::InitProducerId => context.answer(&produce::init_producer_id(core, context, &context.decode(body)?)),
+        ApiKey::CreateTopics => context.answer(&topics::create(core, context, context.decode(body)?)),
+        ApiKey::DeleteTopics => context.answer(&topics::delete(core, context, context.decode(body)?).await),
+        ApiKey::CreatePartitions => context.answer(&topics::grow(core, context.decode(body)?)),
+        ApiKey::DeleteRecords => context.answer(&records::delete(core, context.decode(body)?)),
+        ApiKey::DescribeConfigs => context.answer(&configs::describe(core, context.decode(body)?)),
+        ApiKey::ListOffsets => context.answer(&list_offsets::list(core, context.decode(body)?)),
+        ApiKey::OffsetForLeaderEpoch => context.answer(&list_offsets::for_epoch(core, context.decode(body)?)),
+        ApiKey::FindCoordinator => context.answer(&cluster::find_coordinator(context, context.decode(body)?)),
+        // The table of versions and this match name the same keys; a test sends each of them.
+        other => Err(format!("{other:?} has no handler")),
+    }
+}
+
+/// The code on the wire: 0 for success.
+fn code<T>(result: &Result<T, ResponseError>) -> i16 {
+    result.as_ref().err().map_or(0, ResponseError::code)
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}

@@ -1,0 +1,122 @@
+//! Produce, and the producer ids that idempotent producing starts with.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::produce_request::PartitionProduceData;
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
+};
+
+use super::{Answer, Malformed, RequestContext, text};
+use crate::batch::{BatchHeader, Compression, Refusal};
+use crate::core::Core;
+use crate::partition::Appended;
+use crate::topics::Topic;
+
+/// How far a record may be ahead of the broker's clock: `message.timestamp.after.max.ms`.
+const MAX_AHEAD_MS: i64 = 3_600_000;
+/// The first version that may carry zstd (KIP-110).
+const ZSTD_SINCE: i16 = 7;
+
+pub(super) fn produce(core: &Core, context: &RequestContext, request: ProduceRequest) -> Result<Answer, Malformed> {
+    let known_acks = matches!(request.acks, -1..=1);
+    let mut refused = None;
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for data in request.topic_data {
+        let topic = core.topics.get(&data.name);
+        let mut partitions = Vec::with_capacity(data.partition_data.len());
+        for partition in &data.partition_data {
+            let result = if known_acks {
+                append(core, context, topic.as_deref(), partition)
+            } else {
+                let message = format!("`acks` is `{}`, must be -1, 0 or 1", request.acks);
+                Err(Refusal::new(ResponseError::InvalidRequiredAcks, message))
+            };
+            if let Err(refusal) = &result {
+                tracing::debug!(topic = %data.name.0, partition = partition.index, reason = %refusal.message, "batch refused");
+                refused.get_or_insert_with(|| refusal.message.clone());
+            }
+            partitions.push(response(partition.index, result));
+        }
+        topics.push(TopicProduceResponse::default().with_name(data.name).with_partition_responses(partitions));
+    }
+    if core.retention.is_exceeded() {
+        core.retention.sweep(&core.topics);
+    }
+    match (request.acks, refused) {
+        (0, None) => Ok(Answer::Silence),
+        (0, Some(reason)) => Ok(Answer::Close(reason)),
+        _ => context.answer(&ProduceResponse::default().with_responses(topics)),
+    }
+}
+
+fn append(
+    core: &Core,
+    context: &RequestContext,
+    topic: Option<&Topic>,
+    data: &PartitionProduceData,
+) -> Result<Appended, Refusal> {
+    let unknown = || {
+        Refusal::new(ResponseError::UnknownTopicOrPartition, "this broker does not have the topic or partition")
+    };
+    let topic = topic.ok_or_else(unknown)?;
+    let partition = topic.partition(data.index).ok_or_else(unknown)?;
+    let bytes = data.records.as_deref().unwrap_or_default();
+    let limit = topic.config().max_message_bytes().unwrap_or(core.options.max_message_bytes);
+    if bytes.len() > limit as usize {
+        let message = format!("the batch has {} bytes, more than the topic's {limit}", bytes.len());
+        return Err(Refusal::new(ResponseError::MessageTooLarge, message));
+    }
+    let header = BatchHeader::check(bytes)?;
+    if header.compression == Compression::Zstd && context.version < ZSTD_SINCE {
+        let message = "zstd needs version 7 of Produce or later";
+        return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
+    }
+    if header.max_timestamp > core.clock.unix_ms().saturating_add(MAX_AHEAD_MS) {
+        let message = format!("timestamp `{}` is more than an hour ahead", header.max_timestamp);
+        return Err(Refusal::new(ResponseError::InvalidTimestamp, message));
+    }
+    let appended = partition.append(&header, bytes).map_err(|_deleted| unknown())??;
+    if appended.duplicate {
+        core.counters.duplicate_batches.add(1);
+    } else {
+        core.counters.records_appended.add(u64::from(header.records.unsigned_abs()));
+        core.counters.bytes_appended.add(bytes.len() as u64);
+        if topic.config().retention_bytes().is_some() {
+            partition.enforce(topic.config(), core.clock.unix_ms());
+        }
+    }
+    Ok(appended)
+}
+
+fn response(index: i32, result: Result<Appended, Refusal>) -> PartitionProduceResponse {
+    let answer = PartitionProduceResponse::default().with_index(index);
+    match result {
+        Ok(appended) => {
+            answer.with_base_offset(appended.base_offset).with_log_start_offset(appended.log_start)
+        }
+        Err(refusal) => answer
+            .with_base_offset(-1)
+            .with_error_code(refusal.error.code())
+            .with_error_message(Some(text(&refusal.message))),
+    }
+}
+
+pub(super) fn init_producer_id(
+    core: &Core,
+    context: &RequestContext,
+    request: &InitProducerIdRequest,
+) -> InitProducerIdResponse {
+    let answer = InitProducerIdResponse::default();
+    if let Some(id) = &request.transactional_id {
+        tracing::warn!(
+            peer = %context.peer,
+            transactional_id = %id.0,
+            "a transactional producer was refused; transactions are not served by this broker"
+        );
+        let refused = ResponseError::TransactionalIdAuthorizationFailed.code();
+        return answer.with_error_code(refused).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
+    }
+    // Without a transactional id Kafka gives a new id each time, whatever the client had before.
+    answer.with_producer_id(ProducerId(core.new_producer_id())).with_producer_epoch(0)
+}

@@ -1,0 +1,158 @@
+//! Record batches (magic 2) as they travel and as they are kept: one run of bytes.
+//!
+//! The broker reads the header of a batch and leaves the records alone. Base offset and leader
+//! epoch stand before the checksum's range, so they can be written without touching it.
+//!
+//! Pure. Format: <https://kafka.apache.org/documentation/#recordbatch>.
+
+use bytes::Buf;
+use kafka_protocol::error::ResponseError;
+
+/// Bytes of a batch before its first record.
+pub(crate) const HEADER_BYTES: usize = 61;
+/// Base offset and length: what the length field does not count.
+const PREFIX_BYTES: usize = 12;
+/// Where the checksum's range (everything from the attributes on) begins.
+const CHECKSUMMED_FROM: usize = 21;
+/// The epoch of the only leader that there ever is.
+pub(crate) const LEADER_EPOCH: i32 = 0;
+
+const COMPRESSION_MASK: i16 = 0x07;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// Why a batch was refused: the code that the client gets, and a sentence with it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) error: ResponseError,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(error: ResponseError, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+/// The producer's own numbering of an idempotent batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sequenced {
+    pub(crate) producer_id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) first: i32,
+    pub(crate) last: i32,
+}
+
+/// What the broker needs to know of a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BatchHeader {
+    pub(crate) compression: Compression,
+    pub(crate) records: i32,
+    pub(crate) base_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+    /// `None` for a producer without idempotence.
+    pub(crate) sequenced: Option<Sequenced>,
+}
+
+impl BatchHeader {
+    /// Checks that `bytes` is exactly one sound batch that a client may send.
+    pub(crate) fn check(bytes: &[u8]) -> Result<Self, Refusal> {
+        let corrupt = |message: String| Refusal::new(ResponseError::CorruptMessage, message);
+        let invalid = |message: &str| Refusal::new(ResponseError::InvalidRecord, message);
+        if bytes.len() < HEADER_BYTES {
+            return Err(corrupt(format!("a batch of {} bytes is shorter than its header", bytes.len())));
+        }
+        // 61 bytes are there, and the reads below take 61 in all.
+        let mut fields = bytes;
+        let _base_offset = fields.get_i64();
+        let length = fields.get_i32();
+        let _leader_epoch = fields.get_i32();
+        let magic = fields.get_i8();
+        let checksum = fields.get_u32();
+        let attributes = fields.get_i16();
+        let last_offset_delta = fields.get_i32();
+        let base_timestamp = fields.get_i64();
+        let max_timestamp = fields.get_i64();
+        let producer_id = fields.get_i64();
+        let producer_epoch = fields.get_i16();
+        let base_sequence = fields.get_i32();
+        let records = fields.get_i32();
+
+        if magic != 2 {
+            return Err(invalid("only record batches of magic 2 are accepted"));
+        }
+        let whole = usize::try_from(length).ok().and_then(|length| length.checked_add(PREFIX_BYTES));
+        match whole {
+            Some(whole) if whole == bytes.len() => {}
+            Some(whole) if whole >= HEADER_BYTES && whole < bytes.len() => {
+                return Err(invalid("a produce request may carry one batch per partition"));
+            }
+            _ => return Err(corrupt(format!("batch length `{length}` does not fit {} bytes", bytes.len()))),
+        }
+        if crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default()) != checksum {
+            return Err(corrupt("the checksum of the batch does not match".to_owned()));
+        }
+        if records < 1 || last_offset_delta != records - 1 {
+            return Err(invalid("the record count and the offsets of the batch disagree"));
+        }
+        if attributes & CONTROL != 0 {
+            return Err(invalid("clients may not write control batches"));
+        }
+        if attributes & TRANSACTIONAL != 0 {
+            return Err(Refusal::new(
+                ResponseError::InvalidTxnState,
+                "the partition is not part of a transaction",
+            ));
+        }
+        let sequenced = match (producer_id, base_sequence) {
+            (..=-1, _) => None,
+            (_, ..=-1) => return Err(invalid("an idempotent batch needs a sequence number")),
+            _ => Some(Sequenced {
+                producer_id,
+                epoch: producer_epoch,
+                first: base_sequence,
+                last: advance(base_sequence, last_offset_delta),
+            }),
+        };
+        Ok(Self { compression: compression(attributes)?, records, base_timestamp, max_timestamp, sequenced })
+    }
+}
+
+fn compression(attributes: i16) -> Result<Compression, Refusal> {
+    match attributes & COMPRESSION_MASK {
+        0 => Ok(Compression::None),
+        1 => Ok(Compression::Gzip),
+        2 => Ok(Compression::Snappy),
+        3 => Ok(Compression::Lz4),
+        4 => Ok(Compression::Zstd),
+        other => Err(Refusal::new(
+            ResponseError::UnsupportedCompressionType,
+            format!("compression type `{other}` is not known"),
+        )),
+    }
+}
+
+/// Sequence numbers count from 0 to the largest i32 and begin again at 0.
+pub(crate) fn advance(sequence: i32, by: i32) -> i32 {
+    let sum = i64::from(sequence) + i64::from(by);
+    i32::try_from(sum % (i64::from(i32::MAX) + 1)).unwrap_or(0)
+}
+
+/// Writes the offset and the leader epoch into a batch that passed [`BatchHeader::check`].
+pub(crate) fn stamp(bytes: &mut [u8], base_offset: i64) {
+    if let Some(field) = bytes.get_mut(0..8) {
+        field.copy_from_slice(&base_offset.to_be_bytes());
+    }
+    if let Some(field) = bytes.get_mut(12..16) {
+        field.copy_from_slice(&LEADER_EPOCH.to_be_bytes());
+    }
+}

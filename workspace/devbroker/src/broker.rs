@@ -1,0 +1,89 @@
+//! The broker as its owner sees it: start, ask, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::core::Core;
+use crate::options::{BrokerError, Options};
+use crate::server;
+use crate::stats::Stats;
+use crate::topic_config::TopicConfig;
+
+/// A running broker. It serves until [`Broker::stop`], or until it is dropped.
+#[derive(Debug)]
+pub struct Broker {
+    core: Arc<Core>,
+    address: SocketAddr,
+}
+
+impl Broker {
+    /// Listens and begins to serve on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`BrokerError::Listen`] where the address is busy or not of this host.
+    pub async fn start(options: Options) -> Result<Self, BrokerError> {
+        let listen = options.listen;
+        let failed = |source| BrokerError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let core = Arc::new(Core::new(options));
+        core.tasks.spawn(server::accept(Arc::clone(&core), listener));
+        core.tasks.spawn(watch_retention(Arc::clone(&core)));
+        tracing::info!(
+            %address,
+            retention_bytes = core.options.retention_bytes,
+            "devbroker is up: an embedded Kafka-protocol broker for development and tests; one process, \
+             in memory, no replication, never for production"
+        );
+        Ok(Self { core, address })
+    }
+
+    /// Where it listens, with the port that was really taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Creates a topic with default settings.
+    ///
+    /// # Errors
+    /// [`BrokerError::Topic`] where the name is not a topic name, or is taken.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
+        let created = self.core.topics.create(name, partitions, TopicConfig::default(), false);
+        created.map(drop).map_err(|refusal| BrokerError::Topic {
+            topic: name.to_owned(),
+            reason: refusal.message,
+        })
+    }
+
+    /// The broker's counters as they stand.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Closes all connections and returns when every task of the broker has ended. The records and
+    /// offsets are gone with it.
+    pub async fn stop(self) {
+        self.core.stopping.cancel();
+        self.core.tasks.close();
+        self.core.tasks.wait().await;
+        tracing::info!(address = %self.address, "devbroker stopped");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.core.stopping.cancel();
+    }
+}
+
+async fn watch_retention(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(core.options.retention_check_interval);
+    loop {
+        tokio::select! {
+            () = core.stopping.cancelled() => return,
+            _ = ticks.tick() => core.enforce_retention(),
+        }
+    }
+}

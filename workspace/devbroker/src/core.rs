@@ -1,0 +1,90 @@
+//! What all connections share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::groups::Groups;
+use crate::options::Options;
+use crate::retention::Retention;
+use crate::stats::{Counters, Stats};
+use crate::topics::Topics;
+
+/// The id of the only broker of the cluster, which is the controller and every coordinator too.
+pub(crate) const NODE_ID: i32 = 1;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) cluster_id: String,
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) groups: Groups,
+    pub(crate) retention: Arc<Retention>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    next_producer_id: AtomicI64,
+}
+
+impl Core {
+    pub(crate) fn new(options: Options) -> Self {
+        let counters = Arc::new(Counters::default());
+        let retention = Arc::new(Retention::new(options.retention_bytes, Arc::clone(&counters)));
+        let topics = Arc::new(Topics::new(Arc::clone(&retention), options.max_partitions));
+        let clock = Arc::new(Clock::new());
+        let stopping = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let groups = Groups::new(&options, Arc::clone(&clock), stopping.clone(), tasks.clone());
+        Self {
+            options,
+            cluster_id: Uuid::new_v4().simple().to_string(),
+            topics,
+            groups,
+            retention,
+            counters,
+            clock,
+            stopping,
+            tasks,
+            next_producer_id: AtomicI64::new(1),
+        }
+    }
+
+    /// A producer id that nobody had before.
+    pub(crate) fn new_producer_id(&self) -> i64 {
+        self.next_producer_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Drops what is older or larger than the topics' own settings allow.
+    pub(crate) fn enforce_retention(&self) {
+        let now_ms = self.clock.unix_ms();
+        for topic in self.topics.all() {
+            for partition in topic.partitions() {
+                partition.enforce(topic.config(), now_ms);
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        Stats {
+            connections_open: counters.connections_open.get(),
+            connections_total: counters.connections.get(),
+            connections_refused_total: counters.connections_refused.get(),
+            requests_total: counters.requests.get(),
+            malformed_total: counters.malformed.get(),
+            records_appended_total: counters.records_appended.get(),
+            bytes_appended_total: counters.bytes_appended.get(),
+            duplicate_batches_total: counters.duplicate_batches.get(),
+            bytes_stored: counters.bytes_stored.get(),
+            retention_dropped_records_total: counters.retention_dropped_records.get(),
+            retention_dropped_bytes_total: counters.retention_dropped_bytes.get(),
+            topics: self.topics.count() as u64,
+            groups: self.groups.count() as u64,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The log of one partition: batches in the order of their offsets.
+//!
+//! Batches are kept as the bytes that came in. The log is dense at its end (the next batch begins
+//! at [`PartitionLog::end`]) and only ever loses batches at its front. Two rules hold always, and
+//! the property test in this file tries to break them: every offset in `start..end` is in exactly
+//! one kept batch, and a read returns whole batches of which the first holds the offset asked for.
+//!
+//! Pure: no clock, no lock, no I/O.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::batch::{BatchHeader, Compression, stamp};
+
+#[derive(Debug, Clone)]
+pub(crate) struct StoredBatch {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) max_timestamp: i64,
+    /// When it was appended, in batches over the whole broker: the order in which retention drops.
+    pub(crate) appended: u64,
+    pub(crate) compression: Compression,
+    pub(crate) bytes: Bytes,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PartitionLog {
+    batches: VecDeque<StoredBatch>,
+    start: i64,
+    end: i64,
+    bytes: u64,
+}
+
+/// What left the front of a log.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The offset is not in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OutOfRange;
+
+/// Whole batches for a reader.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) batches: Vec<Bytes>,
+    pub(crate) bytes: usize,
+    /// Whether one of them needs a reader that knows zstd.
+    pub(crate) zstd: bool,
+}
+
+impl PartitionLog {
+    /// The first offset that can be read.
+    pub(crate) fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// The offset of the next record.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// Bytes of all kept batches.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends a checked batch and returns the offset of its first record.
+    pub(crate) fn append(&mut self, header: &BatchHeader, mut bytes: BytesMut, appended: u64) -> i64 {
+        let base_offset = self.end;
+        stamp(&mut bytes, base_offset);
+        let bytes = bytes.freeze();
+        self.end += i64::from(header.records);
+        self.bytes += bytes.len() as u64;
+        self.batches.push_back(StoredBatch {
+            base_offset,
+            last_offset: self.end - 1,
+            max_timestamp: header.max_timestamp,
+            appended,
+            compression: header.compression,
+            bytes,
+        });
+        base_offset
+    }
+
+    /// Batches from the one that holds `offset` on, up to `max_bytes`; the first one is returned
+    /// even when it alone is larger, if `at_least_one` is set, so that a reader always gets on.
+    pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, OutOfRange> {
+        if offset < self.start || offset > self.end {
+            return Err(OutOfRange);
+        }
+        let mut read = Read::default();
+        for batch in self.batches.range(self.position(offset)..) {
+            let forced = at_least_one && read.batches.is_empty();
+            if !forced && read.bytes + batch.bytes.len() > max_bytes {
+                break;
+            }
+            read.bytes += batch.bytes.len();
+            read.zstd |= batch.compression == Compression::Zstd;
+            read.batches.push(batch.bytes.clone());
+        }
+        Ok(read)
+    }
+
+    /// The batches that may hold the first record at or after `timestamp`, oldest first.
+    pub(crate) fn candidates(&self, timestamp: i64) -> impl Iterator<Item = &StoredBatch> {
+        self.batches.iter().filter(move |batch| batch.max_timestamp >= timestamp)
+    }
+
+    /// The first batch with the largest timestamp of the log.
+    pub(crate) fn latest(&self) -> Option<&StoredBatch> {
+        self.batches.iter().rev().max_by_key(|batch| batch.max_timestamp)
+    }
+
+    /// The oldest batch, unless it is the only one: the newest always stays.
+    pub(crate) fn oldest_droppable(&self) -> Option<&StoredBatch> {
+        if self.batches.len() > 1 { self.batches.front() } else { None }
+    }
+
+    /// Drops the oldest batch, unless it is the only one.
+    pub(crate) fn drop_oldest(&mut self) -> Option<Dropped> {
+        if self.batches.len() < 2 {
+            return None;
+        }
+        let batch = self.batches.pop_front()?;
+        let readable_from = self.start.max(batch.base_offset);
+        self.start = batch.last_offset + 1;
+        self.bytes -= batch.bytes.len() as u64;
+        Some(Dropped {
+            records: u64::try_from(self.start - readable_from).unwrap_or(0),
+            bytes: batch.bytes.len() as u64,
+        })
+    }
+
+    /// Makes everything before `offset` unreadable and frees the batches that lie wholly before it.
+    pub(crate) fn delete_before(&mut self, offset: i64) -> Result<Dropped, OutOfRange> {
+        if offset < 0 || offset > self.end {
+            return Err(OutOfRange);
+        }
+        let mut dropped = Dropped::default();
+        if offset <= self.start {
+            return Ok(dropped);
+        }
+        dropped.records = u64::try_from(offset - self.start).unwrap_or(0);
+        self.start = offset;
+        while let Some(front) = self.batches.front() {
+            if front.last_offset >= offset {
+                break;
+            }
+            dropped.bytes += front.bytes.len() as u64;
+            self.bytes -= front.bytes.len() as u64;
+            self.batches.pop_front();
+        }
+        Ok(dropped)
+    }
+
+    /// The index of the batch that holds `offset`; the number of batches at the end of the log.
+    fn position(&self, offset: i64) -> usize {
+        self.batches.partition_point(|batch| batch.last_offset < offset)
+    }
+}

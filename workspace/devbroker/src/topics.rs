@@ -1,0 +1,194 @@
+//! All topics of the broker, by name and by id.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+
+use kafka_protocol::error::ResponseError;
+use uuid::Uuid;
+
+use crate::batch::Refusal;
+use crate::partition::Partition;
+use crate::retention::Retention;
+use crate::sync::{read, write};
+use crate::topic_config::{TopicConfig, check_name, collision_key};
+
+#[derive(Debug)]
+pub(crate) struct Topic {
+    name: Arc<str>,
+    id: Uuid,
+    config: Arc<TopicConfig>,
+    partitions: RwLock<Vec<Arc<Partition>>>,
+}
+
+impl Topic {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(crate) fn config(&self) -> &TopicConfig {
+        &self.config
+    }
+
+    pub(crate) fn partition_count(&self) -> i32 {
+        i32::try_from(read(&self.partitions).len()).unwrap_or(i32::MAX)
+    }
+
+    pub(crate) fn partition(&self, index: i32) -> Option<Arc<Partition>> {
+        let index = usize::try_from(index).ok()?;
+        read(&self.partitions).get(index).cloned()
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        read(&self.partitions).clone()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Topics {
+    by_name: RwLock<Directory>,
+    retention: Arc<Retention>,
+    max_partitions: usize,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    names_by_id: HashMap<Uuid, Arc<str>>,
+}
+
+impl Directory {
+    fn partition_count(&self) -> usize {
+        self.topics.values().map(|topic| read(&topic.partitions).len()).sum()
+    }
+}
+
+impl Topics {
+    pub(crate) fn new(retention: Arc<Retention>, max_partitions: usize) -> Self {
+        Self { by_name: RwLock::default(), retention, max_partitions }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        read(&self.by_name).topics.get(name).cloned()
+    }
+
+    pub(crate) fn get_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        let directory = read(&self.by_name);
+        directory.names_by_id.get(&id).and_then(|name| directory.topics.get(name)).cloned()
+    }
+
+    pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
+        self.get(topic)?.partition(index)
+    }
+
+    /// All topics in the order of their names.
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        read(&self.by_name).topics.values().cloned().collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        read(&self.by_name).topics.len()
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.all().iter().flat_map(|topic| topic.partitions()).collect()
+    }
+
+    /// Creates a topic, or with `validate_only` says whether it could be created.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        partitions: i32,
+        config: TopicConfig,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, Refusal> {
+        check_name(name)?;
+        let mut directory = write(&self.by_name);
+        if directory.topics.contains_key(name) {
+            let message = format!("topic `{name}` exists already");
+            return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
+        }
+        let key = collision_key(name);
+        if let Some(other) = directory.topics.keys().find(|other| collision_key(other) == key) {
+            let message = format!("topic `{name}` collides with topic `{other}`");
+            return Err(Refusal::new(ResponseError::InvalidTopicException, message));
+        }
+        self.check_partition_count(directory.partition_count(), 0, partitions)?;
+        let name: Arc<str> = Arc::from(name);
+        let topic = Arc::new(Topic {
+            name: Arc::clone(&name),
+            id: Uuid::new_v4(),
+            config: Arc::new(config),
+            partitions: RwLock::new((0..partitions).map(|index| self.new_partition(&name, index)).collect()),
+        });
+        if !validate_only {
+            let ignored = topic.config.without_effect();
+            if !ignored.is_empty() {
+                tracing::info!(topic = &*name, settings = ?ignored, "topic settings are kept and have no effect here");
+            }
+            tracing::info!(topic = &*name, partitions, topic_id = %topic.id, "topic created");
+            directory.names_by_id.insert(topic.id, Arc::clone(&name));
+            directory.topics.insert(name, Arc::clone(&topic));
+        }
+        Ok(topic)
+    }
+
+    /// Grows a topic to `count` partitions.
+    pub(crate) fn grow(&self, name: &str, count: i32, validate_only: bool) -> Result<(), Refusal> {
+        let directory = write(&self.by_name);
+        let Some(topic) = directory.topics.get(name) else {
+            return Err(unknown(name));
+        };
+        let current = topic.partition_count();
+        if count <= current {
+            let message = format!("topic `{name}` has {current} partitions, and `{count}` is not more");
+            return Err(Refusal::new(ResponseError::InvalidPartitions, message));
+        }
+        self.check_partition_count(directory.partition_count(), current, count)?;
+        if !validate_only {
+            let added = (current..count).map(|index| self.new_partition(&topic.name, index));
+            write(&topic.partitions).extend(added);
+            tracing::info!(topic = name, partitions = count, "topic grew");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delete(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        let mut directory = write(&self.by_name);
+        let Some(topic) = directory.topics.remove(name) else {
+            return Err(unknown(name));
+        };
+        directory.names_by_id.remove(&topic.id);
+        drop(directory);
+        for partition in topic.partitions() {
+            partition.delete();
+        }
+        tracing::info!(topic = name, "topic deleted");
+        Ok(topic)
+    }
+
+    fn new_partition(&self, topic: &Arc<str>, index: i32) -> Arc<Partition> {
+        Arc::new(Partition::new(Arc::clone(topic), index, Arc::clone(&self.retention)))
+    }
+
+    fn check_partition_count(&self, existing: usize, from: i32, to: i32) -> Result<(), Refusal> {
+        let added = usize::try_from(to - from).unwrap_or(0);
+        if to < 1 {
+            let message = format!("`{to}` partitions, must be 1 or more");
+            return Err(Refusal::new(ResponseError::InvalidPartitions, message));
+        }
+        if existing + added > self.max_partitions {
+            let limit = self.max_partitions;
+            let message = format!("{added} more partitions would pass the broker's limit of {limit}");
+            return Err(Refusal::new(ResponseError::InvalidPartitions, message));
+        }
+        Ok(())
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    Refusal::new(ResponseError::UnknownTopicOrPartition, format!("topic `{name}` does not exist"))
+}
