@@ -59,6 +59,20 @@ impl Problem {
         };
         Self::new(entry.source(), &key, format!("`{place}` {predicate}"))
     }
+
+    /// The order in which an owner reads: the file from top to bottom, flags and variables by name,
+    /// then what comes from a default or from no single value.
+    fn order(&self) -> (u8, &str, usize, &str) {
+        let sentence = self.sentence.as_str();
+        match self.source.as_deref() {
+            None => (3, "", 0, sentence),
+            Some(DEFAULT_SOURCE) => (2, "", 0, sentence),
+            Some(source) => match source.rsplit_once(':').map(|(file, line)| (file, line.parse())) {
+                Some((file, Ok(line))) => (0, file, line, sentence),
+                _ => (1, source, 0, sentence),
+            },
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -120,7 +134,8 @@ impl Problems {
         }
     }
 
-    pub(super) fn into_error(self) -> ConfigError {
+    pub(super) fn into_error(mut self) -> ConfigError {
+        self.list.sort_by(|left, right| left.order().cmp(&right.order()));
         ConfigError { problems: self.list }
     }
 }
