@@ -335,3 +335,12 @@ pub(crate) fn write_scaled(out: &mut impl fmt::Write, mantissa: i128, scale: u32
         )
     }
 }
+
+impl From<Money> for Decimal {
+    fn from(money: Money) -> Self {
+        Self {
+            mantissa: i128::from(money.minor.0),
+            scale: u32::from(money.currency.exponent()),
+        }
+    }
+}

@@ -16,6 +16,7 @@
 //! - [`Alert`], [`Payment`], [`EventEnvelope`]: what the workers write.
 //! - [`ids`]: ids that follow from the order.
 //! - [`Rejection`]: why a message was refused.
+//! - [`OrderSettings`]: what every service has to agree on about orders.
 //! - [`Secret`]: text that can not be printed by accident.
 //!
 //! The JSON schemas of the messages stand in `docs/schemas/`; the tests hold both against each other.
@@ -35,6 +36,7 @@ mod order;
 mod payment;
 mod rejection;
 mod secret;
+mod settings;
 mod time;
 
 pub use alert::{Alert, RiskLevel};
@@ -49,6 +51,7 @@ pub use order::{MAX_ORDER_ID_CHARS, Order, OrderId};
 pub use payment::{Payment, PaymentStatus};
 pub use rejection::{Rejection, RejectionCode, shown};
 pub use secret::Secret;
+pub use settings::OrderSettings;
 pub use time::EventTime;
 
 /// Most bytes of an order.

@@ -159,3 +159,24 @@ pub(crate) fn is_retriable(code: RDKafkaErrorCode) -> bool {
             | Code::UnstableOffsetCommit
     )
 }
+
+/// What an orchestrator is told when such an error ends a process.
+impl From<StreamError> for service::Exit {
+    fn from(error: StreamError) -> Self {
+        let message = error.to_string();
+        match error {
+            StreamError::Config { .. } => Self::config(message),
+            StreamError::LostRange { .. } => Self::fenced(message),
+            StreamError::Halted { .. } => Self::bug(message),
+            StreamError::Client { retriable: false, .. } => Self::bug(message),
+            StreamError::Unreachable { .. }
+            | StreamError::Authentication { .. }
+            | StreamError::Authorization { .. }
+            | StreamError::MissingTopic { .. }
+            | StreamError::TooFewPartitions { .. }
+            | StreamError::Delivery { .. }
+            | StreamError::Timeout { .. }
+            | StreamError::Client { .. } => Self::unavailable(message),
+        }
+    }
+}

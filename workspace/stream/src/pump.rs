@@ -16,6 +16,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use service::Heartbeat;
+
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
 use crate::error::StreamError;
@@ -45,8 +47,8 @@ pub(crate) struct PumpParts {
     pub unit: Arc<UnitConfig>,
     pub wake: Arc<Wake>,
     pub metrics: StreamMetrics,
-    /// Called at least twice a second while the loop turns.
-    pub beat: Arc<dyn Fn() + Send + Sync>,
+    /// Beats at least twice a second while the loop turns.
+    pub heartbeat: Heartbeat,
 }
 
 pub(crate) struct Pump<S: Source, G: Stage> {
@@ -96,6 +98,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
             Ok(()) => tracing::info!("left the group"),
             Err(error) => tracing::warn!(%error, "leaving the group"),
         }
+        if worked.is_ok() {
+            self.parts.heartbeat.finish();
+        }
         worked
     }
 
@@ -108,7 +113,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn turn(&mut self) -> Result<(), StreamError> {
-        (self.parts.beat)();
+        self.parts.heartbeat.beat();
         self.answer_rebalance()?;
         let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
         self.parts.wake.answer();
@@ -190,8 +195,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let UnitOfWork::Open(open) = std::mem::replace(&mut self.unit, UnitOfWork::Moving) else {
             return Err(StreamError::Halted { message: "a unit of work was not open at its commit".to_owned() });
         };
-        let beat = Arc::clone(&self.parts.beat);
-        let outcome = open.commit(&self.source, &commits, flush_limit, move || beat());
+        let heartbeat = self.parts.heartbeat.clone();
+        let outcome = open.commit(&self.source, &commits, flush_limit, move || heartbeat.beat());
         self.parts.metrics.commit_seconds.observe(self.last_commit.elapsed().as_secs_f64());
         let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
         match outcome {
@@ -238,7 +243,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         tracing::warn!(error = %indefinite.cause(), "unit of work failed, its records are worked on again");
         self.parts.metrics.set_waiting("broker", true);
         self.failed_units += 1;
-        (self.parts.beat)();
+        self.parts.heartbeat.beat();
         std::thread::park_timeout(BROKER_AWAY.pause(self.failed_units, &mut rand::rng()));
         let ready = indefinite.recover()?;
         self.unit = UnitOfWork::Ready(ready);
@@ -324,7 +329,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         loop {
             match self.source.committed(partitions, COMMITTED_TIMEOUT) {
                 Err(error) if error.is_retriable() && attempt < COMMITTED_ATTEMPTS => {
-                    (self.parts.beat)();
+                    self.parts.heartbeat.beat();
                     tracing::warn!(attempt, %error, "reading the committed offsets, trying again");
                     std::thread::park_timeout(Duration::from_millis(200));
                     attempt += 1;
@@ -355,7 +360,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let started = Instant::now();
         tracing::info!(in_flight = self.stage.in_flight(), "stopped reading, draining");
         while self.stage.in_flight() > 0 && started.elapsed() < limit {
-            (self.parts.beat)();
+            self.parts.heartbeat.beat();
             self.answer_rebalance()?;
             // Polling goes on for the group's sake; what was fetched before the pause is dropped here
             // and read again by the next owner.

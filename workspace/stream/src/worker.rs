@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use service::Process;
+
 use crate::admin;
 use crate::error::StreamError;
 use crate::ffi::Consumer;
@@ -23,6 +25,9 @@ use crate::unit_of_work::UnitConfig;
 /// At start, Kafka may be away for so long.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
+/// A pump that has not turned for so long hangs: its longest single step is bounded well below.
+const PUMP_FRESH: Duration = Duration::from_secs(30);
+
 /// What a worker reads and writes.
 #[derive(Clone, Debug)]
 pub struct WorkerSpec {
@@ -39,70 +44,65 @@ pub struct WorkerSpec {
 /// What a worker runs in.
 #[derive(Clone)]
 pub struct Surroundings {
+    /// The process: its health, its metrics, and the one signal to stop.
+    pub process: Process,
     /// Where Kafka is.
     pub kafka: KafkaSettings,
     /// How the consume loop works.
     pub stream: StreamSettings,
-    /// Where it counts.
-    pub metrics: StreamMetrics,
-    /// Called at least twice a second by each pump, with the pump's number.
-    pub beat: Arc<dyn Fn(usize) + Send + Sync>,
-    /// Called once when all pumps run.
-    pub running: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Runs a worker whose work is done at once; `make` makes the handler of each pump.
 ///
 /// # Errors
-/// What made going on impossible; `Ok` after `shutdown`.
+/// What made going on impossible; `Ok` after the process was told to stop.
 pub async fn run_handler<H: Handler>(
     spec: WorkerSpec,
     surroundings: Surroundings,
     make: impl Fn() -> H,
-    shutdown: impl Future<Output = ()>,
 ) -> Result<(), StreamError> {
-    run(spec, surroundings, || Immediate::new(make()), shutdown).await
+    run(spec, surroundings, || Immediate::new(make())).await
 }
 
 /// Runs a worker that waits for somebody else, many records at a time.
 ///
 /// # Errors
-/// What made going on impossible; `Ok` after `shutdown`.
+/// What made going on impossible; `Ok` after the process was told to stop.
 pub async fn run_concurrent<H: ConcurrentHandler>(
     spec: WorkerSpec,
     surroundings: Surroundings,
     handler: Arc<H>,
-    shutdown: impl Future<Output = ()>,
 ) -> Result<(), StreamError> {
     let most = usize::try_from(surroundings.stream.budget_records).unwrap_or(usize::MAX)
         .saturating_add(surroundings.stream.batch_records)
         .min(tokio::sync::Semaphore::MAX_PERMITS);
     let runtime = Handle::current();
-    run(spec, surroundings, || Concurrent::new(Arc::clone(&handler), runtime.clone(), most), shutdown).await
+    run(spec, surroundings, || Concurrent::new(Arc::clone(&handler), runtime.clone(), most)).await
 }
 
 /// Runs a worker that writes to a store.
 ///
 /// # Errors
-/// What made going on impossible; `Ok` after `shutdown`.
+/// What made going on impossible; `Ok` after the process was told to stop.
 pub async fn run_sink<K: Sink>(
     spec: WorkerSpec,
     surroundings: Surroundings,
     sink: Arc<K>,
-    shutdown: impl Future<Output = ()>,
 ) -> Result<(), StreamError> {
     let runtime = Handle::current();
-    run(spec, surroundings, || Store::new(Arc::clone(&sink), runtime.clone()), shutdown).await
+    run(spec, surroundings, || Store::new(Arc::clone(&sink), runtime.clone())).await
 }
 
 async fn run<G: Stage + Send + 'static>(
     spec: WorkerSpec,
     surroundings: Surroundings,
     make: impl Fn() -> G,
-    shutdown: impl Future<Output = ()>,
 ) -> Result<(), StreamError> {
-    let mut shutdown = std::pin::pin!(shutdown);
-    let Surroundings { kafka, stream, metrics, beat, running } = surroundings;
+    let Surroundings { process, kafka, stream } = surroundings;
+    let metrics = StreamMetrics::register(&process.metrics).map_err(|error| StreamError::Halted {
+        message: format!("the metrics can not be registered: {error}"),
+    })?;
+    let mut shutdown = std::pin::pin!(process.shutdown.requested());
     let dead_letter_topics: Vec<String> =
         spec.inputs.iter().map(|input| dead_letter_topic(input, &spec.group)).collect();
     if !topics_are_ready(&kafka, &spec, &dead_letter_topics, &mut shutdown).await? {
@@ -128,13 +128,13 @@ async fn run<G: Stage + Send + 'static>(
         let consumer = Consumer::open(&kafka.brokers, &spec.group, &consumer_properties, &spec.inputs)?;
         let wake = Arc::new(Wake::new(consumer.waker()));
         wakes.push(Arc::clone(&wake));
-        let beat = Arc::clone(&beat);
+        let heartbeat = process.health.task(&format!("pump-{number}"), PUMP_FRESH);
         let parts = PumpParts {
             settings: stream.clone(),
             unit: Arc::clone(&unit),
             wake,
             metrics: metrics.clone(),
-            beat: Arc::new(move || beat(number)),
+            heartbeat,
         };
         consumer.subscribe()?;
         let pump = Pump::new(consumer, make(), parts)?;
@@ -142,7 +142,7 @@ async fn run<G: Stage + Send + 'static>(
     }
     drop(ended);
     tracing::info!(group = %spec.group, topics = spec.inputs.join(" "), pumps, "consuming");
-    running();
+    process.health.ready();
     let mut result = Ok(());
     let mut left = pumps;
     let mut stopping = false;
@@ -150,6 +150,7 @@ async fn run<G: Stage + Send + 'static>(
         tokio::select! {
             () = &mut shutdown, if !stopping => {
                 stopping = true;
+                process.health.not_ready("shutting down");
                 wakes.iter().for_each(|wake| wake.stop());
             }
             end = ends.recv() => {

@@ -7,6 +7,7 @@ pub const SECTIONS: &[&str] = &[
     "admin",
     "log",
     "kafka",
+    "orders",
     "topics",
     "stream",
     "store",
