@@ -4,8 +4,16 @@ use devbroker::{Broker, Options};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let listen = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9092".to_owned()).parse()?;
-    let broker = Broker::start(Options { listen, auto_create_topics: true, ..Options::default() }).await?;
+    let listen = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:9092".to_owned())
+        .parse()?;
+    let broker = Broker::start(Options {
+        listen,
+        auto_create_topics: true,
+        ..Options::default()
+    })
+    .await?;
     println!("listening on {}", broker.address());
     tokio::signal::ctrl_c().await?;
     println!("{:#?}", broker.stats());

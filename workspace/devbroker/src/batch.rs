@@ -30,7 +30,10 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(error: ResponseError, message: impl Into<String>) -> Self {
-        Self { error, message: message.into() }
+        Self {
+            error,
+            message: message.into(),
+        }
     }
 }
 
@@ -69,7 +72,10 @@ impl BatchHeader {
         let corrupt = |message: String| Refusal::new(ResponseError::CorruptMessage, message);
         let invalid = |message: &str| Refusal::new(ResponseError::InvalidRecord, message);
         if bytes.len() < HEADER_BYTES {
-            return Err(corrupt(format!("a batch of {} bytes is shorter than its header", bytes.len())));
+            return Err(corrupt(format!(
+                "a batch of {} bytes is shorter than its header",
+                bytes.len()
+            )));
         }
         // 61 bytes are there, and the reads below take 61 in all.
         let mut fields = bytes;
@@ -90,13 +96,20 @@ impl BatchHeader {
         if magic != 2 {
             return Err(invalid("only record batches of magic 2 are accepted"));
         }
-        let whole = usize::try_from(length).ok().and_then(|length| length.checked_add(PREFIX_BYTES));
+        let whole = usize::try_from(length)
+            .ok()
+            .and_then(|length| length.checked_add(PREFIX_BYTES));
         match whole {
             Some(whole) if whole == bytes.len() => {}
             Some(whole) if whole >= HEADER_BYTES && whole < bytes.len() => {
                 return Err(invalid("a produce request may carry one batch per partition"));
             }
-            _ => return Err(corrupt(format!("batch length `{length}` does not fit {} bytes", bytes.len()))),
+            _ => {
+                return Err(corrupt(format!(
+                    "batch length `{length}` does not fit {} bytes",
+                    bytes.len()
+                )));
+            }
         }
         if crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default()) != checksum {
             return Err(corrupt("the checksum of the batch does not match".to_owned()));
@@ -123,7 +136,13 @@ impl BatchHeader {
                 last: advance(base_sequence, last_offset_delta),
             }),
         };
-        Ok(Self { compression: compression(attributes)?, records, base_timestamp, max_timestamp, sequenced })
+        Ok(Self {
+            compression: compression(attributes)?,
+            records,
+            base_timestamp,
+            max_timestamp,
+            sequenced,
+        })
     }
 }
 

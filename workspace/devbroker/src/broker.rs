@@ -25,7 +25,10 @@ impl Broker {
     /// [`BrokerError::Listen`] where the address is busy or not of this host.
     pub async fn start(options: Options) -> Result<Self, BrokerError> {
         let listen = options.listen;
-        let failed = |source| BrokerError::Listen { address: listen, source };
+        let failed = |source| BrokerError::Listen {
+            address: listen,
+            source,
+        };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let core = Arc::new(Core::new(options));
@@ -50,7 +53,10 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Topic`] where the name is not a topic name, or is taken.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
-        let created = self.core.topics.create(name, partitions, TopicConfig::default(), false);
+        let created = self
+            .core
+            .topics
+            .create(name, partitions, TopicConfig::default(), false);
         created.map(drop).map_err(|refusal| BrokerError::Topic {
             topic: name.to_owned(),
             reason: refusal.message,

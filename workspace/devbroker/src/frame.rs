@@ -50,7 +50,11 @@ impl FrameBudget {
     pub(crate) fn new(max_frame_bytes: u32, memory_bytes: u32) -> Self {
         let all_units = memory_bytes.max(max_frame_bytes) / BUDGET_UNIT_BYTES + 1;
         let units = Arc::new(Semaphore::new(all_units as usize));
-        Self { limit_bytes: max_frame_bytes, units, all_units }
+        Self {
+            limit_bytes: max_frame_bytes,
+            units,
+            all_units,
+        }
     }
 
     /// The length of the next request; `None` when the peer closed the connection between requests.
@@ -64,14 +68,22 @@ impl FrameBudget {
             let count = socket.read(prefix.get_mut(filled..).unwrap_or_default()).await?;
             match (count, filled) {
                 (0, 0) => return Ok(None),
-                (0, _) => return Err(FrameError::Truncated { length: 4, missing: 4 - filled as u32 }),
+                (0, _) => {
+                    return Err(FrameError::Truncated {
+                        length: 4,
+                        missing: 4 - filled as u32,
+                    });
+                }
                 _ => filled += count,
             }
         }
         let length = i32::from_be_bytes(prefix);
         match u32::try_from(length) {
             Ok(bytes) if bytes > 0 && bytes <= self.limit_bytes => Ok(Some(bytes)),
-            _ => Err(FrameError::Length { length, limit: self.limit_bytes }),
+            _ => Err(FrameError::Length {
+                length,
+                limit: self.limit_bytes,
+            }),
         }
     }
 
@@ -92,10 +104,16 @@ impl FrameBudget {
             }
             let missing = whole - bytes.len();
             if socket.read_buf(&mut (&mut bytes).limit(missing)).await? == 0 {
-                return Err(FrameError::Truncated { length, missing: missing as u32 });
+                return Err(FrameError::Truncated {
+                    length,
+                    missing: missing as u32,
+                });
             }
         }
-        Ok(Request { bytes: bytes.freeze(), _share: share })
+        Ok(Request {
+            bytes: bytes.freeze(),
+            _share: share,
+        })
     }
 }
 
@@ -175,7 +193,9 @@ impl FrameBuilder {
         let tail = self.head.split().freeze();
         self.frame.push(tail);
         let length = i32::try_from(self.frame.bytes).ok()?;
-        self.frame.segments.push_front(Bytes::copy_from_slice(&length.to_be_bytes()));
+        self.frame
+            .segments
+            .push_front(Bytes::copy_from_slice(&length.to_be_bytes()));
         self.frame.bytes += 4;
         Some(self.frame)
     }

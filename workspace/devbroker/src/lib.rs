@@ -14,7 +14,8 @@
 //! - `api`: one module per family of requests; decodes, asks the parts below, encodes.
 //! - `topics`, `topic_config`, `partition`, `retention`: what exists, and what is kept of it.
 //! - `log`, `batch`, `producers`, `record_times`: pure; the log of a partition, and what is in it.
-//! - `groups`: consumer groups; a pure state machine and the tasks that drive it.
+//! - `groups`, `offsets`: consumer groups; a pure state machine, committed positions, and the tasks that
+//!   drive them.
 //! - `core`, `clock`, `sync`: what everything shares.
 
 mod api;
@@ -25,6 +26,7 @@ mod core;
 mod frame;
 mod groups;
 mod log;
+mod offsets;
 mod options;
 mod partition;
 mod producers;

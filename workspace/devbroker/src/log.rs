@@ -107,7 +107,9 @@ impl PartitionLog {
 
     /// The batches that may hold the first record at or after `timestamp`, oldest first.
     pub(crate) fn candidates(&self, timestamp: i64) -> impl Iterator<Item = &StoredBatch> {
-        self.batches.iter().filter(move |batch| batch.max_timestamp >= timestamp)
+        self.batches
+            .iter()
+            .filter(move |batch| batch.max_timestamp >= timestamp)
     }
 
     /// The first batch with the largest timestamp of the log.
@@ -117,7 +119,11 @@ impl PartitionLog {
 
     /// The oldest batch, unless it is the only one: the newest always stays.
     pub(crate) fn oldest_droppable(&self) -> Option<&StoredBatch> {
-        if self.batches.len() > 1 { self.batches.front() } else { None }
+        if self.batches.len() > 1 {
+            self.batches.front()
+        } else {
+            None
+        }
     }
 
     /// Drops the oldest batch, unless it is the only one.

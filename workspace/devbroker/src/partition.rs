@@ -54,7 +54,12 @@ pub(crate) struct Deleted;
 
 impl Partition {
     pub(crate) fn new(topic: Arc<str>, index: i32, retention: Arc<Retention>) -> Self {
-        Self { topic, index, retention, state: Mutex::default() }
+        Self {
+            topic,
+            index,
+            retention,
+            state: Mutex::default(),
+        }
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -70,7 +75,11 @@ impl Partition {
     }
 
     /// Appends a batch that passed [`BatchHeader::check`], and wakes the readers.
-    pub(crate) fn append(&self, header: &BatchHeader, bytes: &[u8]) -> Result<Result<Appended, Refusal>, Deleted> {
+    pub(crate) fn append(
+        &self,
+        header: &BatchHeader,
+        bytes: &[u8],
+    ) -> Result<Result<Appended, Refusal>, Deleted> {
         // The copy, outside the lock: it frees the request's buffer and makes the header writable.
         let batch = BytesMut::from(bytes);
         let mut state = self.state();
@@ -82,7 +91,11 @@ impl Partition {
             match state.producers.judge(sequenced) {
                 Ok(Verdict::New) => {}
                 Ok(Verdict::Duplicate { base_offset }) => {
-                    return Ok(Ok(Appended { base_offset, log_start, duplicate: true }));
+                    return Ok(Ok(Appended {
+                        base_offset,
+                        log_start,
+                        duplicate: true,
+                    }));
                 }
                 Err(refusal) => return Ok(Err(refusal)),
             }
@@ -96,7 +109,11 @@ impl Partition {
         for reader in &state.waiting {
             reader.notify_one();
         }
-        Ok(Ok(Appended { base_offset, log_start, duplicate: false }))
+        Ok(Ok(Appended {
+            base_offset,
+            log_start,
+            duplicate: false,
+        }))
     }
 
     pub(crate) fn read(
@@ -109,13 +126,19 @@ impl Partition {
         if state.deleted {
             return Err(Deleted);
         }
-        let bounds = Bounds { start: state.log.start(), end: state.log.end() };
+        let bounds = Bounds {
+            start: state.log.start(),
+            end: state.log.end(),
+        };
         Ok((bounds, state.log.read(offset, max_bytes, at_least_one)))
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
         let state = self.state();
-        Bounds { start: state.log.start(), end: state.log.end() }
+        Bounds {
+            start: state.log.start(),
+            end: state.log.end(),
+        }
     }
 
     pub(crate) fn start(&self) -> i64 {
@@ -155,7 +178,10 @@ impl Partition {
         let mut state = self.state();
         let dropped = state.log.delete_before(offset)?;
         self.retention.refund(dropped.bytes);
-        Ok(Bounds { start: state.log.start(), end: state.log.end() })
+        Ok(Bounds {
+            start: state.log.start(),
+            end: state.log.end(),
+        })
     }
 
     /// Drops what the topic's own bounds say, and reports it.
@@ -173,8 +199,14 @@ impl Partition {
     fn drop_while(&self, condition: impl Fn(&PartitionLog, &StoredBatch) -> bool) -> Dropped {
         let mut total = Dropped::default();
         let mut state = self.state();
-        while state.log.oldest_droppable().is_some_and(|batch| condition(&state.log, batch)) {
-            let Some(dropped) = state.log.drop_oldest() else { break };
+        while state
+            .log
+            .oldest_droppable()
+            .is_some_and(|batch| condition(&state.log, batch))
+        {
+            let Some(dropped) = state.log.drop_oldest() else {
+                break;
+            };
             self.retention.refund(dropped.bytes);
             total.records += dropped.records;
             total.bytes += dropped.bytes;

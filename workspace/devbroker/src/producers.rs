@@ -73,10 +73,19 @@ impl Producers {
             known.first_sequence == batch.first && known.last_sequence == batch.last
         };
         if let Some(known) = producer.batches.iter().find(same) {
-            return Ok(Verdict::Duplicate { base_offset: known.base_offset });
+            return Ok(Verdict::Duplicate {
+                base_offset: known.base_offset,
+            });
         }
-        let expected = producer.batches.back().map_or(0, |last| advance(last.last_sequence, 1));
-        if batch.first == expected { Ok(Verdict::New) } else { Err(out_of_order(batch, expected)) }
+        let expected = producer
+            .batches
+            .back()
+            .map_or(0, |last| advance(last.last_sequence, 1));
+        if batch.first == expected {
+            Ok(Verdict::New)
+        } else {
+            Err(out_of_order(batch, expected))
+        }
     }
 
     /// Remembers a batch that was appended.
@@ -105,7 +114,11 @@ impl Producers {
     }
 
     fn forget_oldest(&mut self) {
-        let oldest = self.by_id.iter().min_by_key(|(_, producer)| producer.last_used).map(|(id, _)| *id);
+        let oldest = self
+            .by_id
+            .iter()
+            .min_by_key(|(_, producer)| producer.last_used)
+            .map(|(id, _)| *id);
         if let Some(id) = oldest {
             self.by_id.remove(&id);
         }

@@ -28,7 +28,11 @@ pub(crate) struct RecordTime {
 }
 
 /// The first record of the batch, from offset `start` on, whose time is `timestamp` or later.
-pub(crate) fn first_at_or_after(batch: &StoredBatch, timestamp: i64, start: i64) -> io::Result<Option<RecordTime>> {
+pub(crate) fn first_at_or_after(
+    batch: &StoredBatch,
+    timestamp: i64,
+    start: i64,
+) -> io::Result<Option<RecordTime>> {
     let mut found = None;
     each_record(batch, |record| {
         if record.timestamp >= timestamp && record.offset >= start {
@@ -54,10 +58,19 @@ pub(crate) fn first_of_largest(batch: &StoredBatch) -> io::Result<Option<RecordT
 /// Calls `visit` for each record until it returns false.
 fn each_record(batch: &StoredBatch, mut visit: impl FnMut(RecordTime) -> bool) -> io::Result<()> {
     let corrupt = || io::Error::from(io::ErrorKind::InvalidData);
-    let base_timestamp = batch.bytes.get(BASE_TIMESTAMP_AT..).and_then(|mut field| field.try_get_i64().ok());
+    let base_timestamp = batch
+        .bytes
+        .get(BASE_TIMESTAMP_AT..)
+        .and_then(|mut field| field.try_get_i64().ok());
     let base_timestamp = base_timestamp.ok_or_else(corrupt)?;
-    let count = batch.bytes.get(RECORD_COUNT_AT..).and_then(|mut field| field.try_get_i32().ok());
-    let mut records = unpacked(batch.compression, batch.bytes.get(HEADER_BYTES..).unwrap_or_default())?;
+    let count = batch
+        .bytes
+        .get(RECORD_COUNT_AT..)
+        .and_then(|mut field| field.try_get_i32().ok());
+    let mut records = unpacked(
+        batch.compression,
+        batch.bytes.get(HEADER_BYTES..).unwrap_or_default(),
+    )?;
     for _ in 0..count.unwrap_or(0) {
         let length = u64::try_from(varint(&mut records)?).map_err(|_| corrupt())?;
         let mut record = (&mut records).take(length);
@@ -110,7 +123,11 @@ fn unsnappy_block(block: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     if out.len() as u64 + length as u64 > MAX_UNPACKED_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    out.extend(snap::raw::Decoder::new().decompress_vec(block).map_err(io::Error::other)?);
+    out.extend(
+        snap::raw::Decoder::new()
+            .decompress_vec(block)
+            .map_err(io::Error::other)?,
+    );
     Ok(())
 }
 

@@ -7,10 +7,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-
+use std::sync::{Arc, Mutex};
 
 use crate::log::Dropped;
 use crate::partition::Partition;
@@ -45,7 +43,12 @@ impl Bound {
 
 impl Retention {
     pub(crate) fn new(limit_bytes: u64, counters: Arc<Counters>) -> Self {
-        Self { limit_bytes, appended: AtomicU64::new(0), sweeping: Mutex::new(()), counters }
+        Self {
+            limit_bytes,
+            appended: AtomicU64::new(0),
+            sweeping: Mutex::new(()),
+            counters,
+        }
     }
 
     /// The next number in the broker's order of appends.
@@ -69,7 +72,9 @@ impl Retention {
     /// Drops the oldest batches of the broker until the bound holds with some room.
     pub(crate) fn sweep(&self, topics: &Topics) {
         // Whoever sweeps already does the work of this call too.
-        let Ok(_guard) = self.sweeping.try_lock() else { return };
+        let Ok(_guard) = self.sweeping.try_lock() else {
+            return;
+        };
         let target = self.limit_bytes - self.limit_bytes / 16;
         let partitions = topics.partitions();
         let mut dropped = vec![Dropped::default(); partitions.len()];
@@ -79,9 +84,15 @@ impl Retention {
             .filter_map(|(index, partition)| Some(Reverse((partition.oldest_droppable()?, index))))
             .collect();
         while self.counters.bytes_stored.get() > target {
-            let Some(Reverse((_, index))) = heads.pop() else { break };
-            let Some((partition, total)) = partitions.get(index).zip(dropped.get_mut(index)) else { break };
-            let Some(one) = partition.drop_oldest() else { continue };
+            let Some(Reverse((_, index))) = heads.pop() else {
+                break;
+            };
+            let Some((partition, total)) = partitions.get(index).zip(dropped.get_mut(index)) else {
+                break;
+            };
+            let Some(one) = partition.drop_oldest() else {
+                continue;
+            };
             total.records += one.records;
             total.bytes += one.bytes;
             if let Some(next) = partition.oldest_droppable() {

@@ -37,11 +37,23 @@ enum Closed {
     #[error("the request header can not be read: {0}")]
     Header(String),
     #[error("the body is not a request of {key:?} version {version}: {error}")]
-    Shape { key: ApiKey, version: i16, error: ShapeError },
+    Shape {
+        key: ApiKey,
+        version: i16,
+        error: ShapeError,
+    },
     #[error("the body is not a request of {key:?} version {version}: {error}")]
-    Body { key: ApiKey, version: i16, error: String },
+    Body {
+        key: ApiKey,
+        version: i16,
+        error: String,
+    },
     #[error("the answer to {key:?} version {version} can not be encoded: {error}")]
-    Answer { key: ApiKey, version: i16, error: String },
+    Answer {
+        key: ApiKey,
+        version: i16,
+        error: String,
+    },
     #[error("nothing was heard for {0:?}")]
     Idle(Duration),
     #[error("a request with `acks=0` failed, and closing is the only way to say so: {0}")]
@@ -49,7 +61,10 @@ enum Closed {
 }
 
 pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener) {
-    let budget = FrameBudget::new(core.options.max_frame_bytes, core.options.max_request_memory_bytes);
+    let budget = FrameBudget::new(
+        core.options.max_frame_bytes,
+        core.options.max_request_memory_bytes,
+    );
     loop {
         let accepted = tokio::select! {
             () = core.stopping.cancelled() => return,
@@ -111,7 +126,12 @@ fn report(core: &Core, peer: SocketAddr, ended: Result<(), Closed>) {
     }
 }
 
-async fn serve(core: &Arc<Core>, budget: &FrameBudget, mut stream: TcpStream, peer: SocketAddr) -> Result<(), Closed> {
+async fn serve(
+    core: &Arc<Core>,
+    budget: &FrameBudget,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), Closed> {
     stream.set_nodelay(true).map_err(FrameError::from)?;
     let local = stream.local_addr().map_err(FrameError::from)?;
     let (reader, mut writer) = stream.split();
@@ -128,7 +148,9 @@ async fn serve(core: &Arc<Core>, budget: &FrameBudget, mut stream: TcpStream, pe
         let answer = handle(core, request.bytes.clone(), local, peer).await?;
         if let Some(mut frame) = answer {
             let written = timeout(idle, writer.write_all_buf(&mut frame)).await;
-            written.map_err(|_| Closed::Idle(idle))?.map_err(FrameError::from)?;
+            written
+                .map_err(|_| Closed::Idle(idle))?
+                .map_err(FrameError::from)?;
         }
     }
 }
@@ -151,7 +173,11 @@ async fn handle(
     }
     // A client asks for the versions before it knows any: a version that is too new is answered in
     // the oldest form (KIP-511), and only the correlation id of its header is certain.
-    let header_version = if supported { key.request_header_version(version) } else { 1 };
+    let header_version = if supported {
+        key.request_header_version(version)
+    } else {
+        1
+    };
     let header = RequestHeader::decode(&mut bytes, header_version)
         .map_err(|error| Closed::Header(error.to_string()))?;
     let context = RequestContext {
@@ -167,7 +193,11 @@ async fn handle(
     }
     shape::check(key, version, &bytes).map_err(|error| Closed::Shape { key, version, error })?;
     let answer = api::answer(core, &context, bytes).await;
-    match answer.map_err(|error| Closed::Body { key, version, error: error.to_string() })? {
+    match answer.map_err(|error| Closed::Body {
+        key,
+        version,
+        error: error.to_string(),
+    })? {
         Answer::Silence => Ok(None),
         Answer::Close(reason) => Err(Closed::Unacknowledged(reason)),
         Answer::Frame(frame) => encoded(&context, frame),
@@ -176,5 +206,7 @@ async fn handle(
 
 fn encoded(context: &RequestContext, frame: Result<Frame, String>) -> Result<Option<Frame>, Closed> {
     let (key, version) = (context.key, context.version);
-    frame.map(Some).map_err(|error| Closed::Answer { key, version, error })
+    frame
+        .map(Some)
+        .map_err(|error| Closed::Answer { key, version, error })
 }

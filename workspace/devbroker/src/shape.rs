@@ -47,11 +47,19 @@ struct Field {
 }
 
 const fn always(kind: Kind) -> Field {
-    Field { from: 0, to: i16::MAX, kind }
+    Field {
+        from: 0,
+        to: i16::MAX,
+        kind,
+    }
 }
 
 const fn since(from: i16, kind: Kind) -> Field {
-    Field { from, to: i16::MAX, kind }
+    Field {
+        from,
+        to: i16::MAX,
+        kind,
+    }
 }
 
 const fn between(from: i16, to: i16, kind: Kind) -> Field {
@@ -121,7 +129,10 @@ const PRODUCE: &[Field] = &[
     always(TEXT),
     always(INT16),
     always(INT32),
-    always(Kind::Structs(&[always(TEXT), always(Kind::Structs(&[always(INT32), always(BYTES)]))])),
+    always(Kind::Structs(&[
+        always(TEXT),
+        always(Kind::Structs(&[always(INT32), always(BYTES)])),
+    ])),
 ];
 
 const FETCH: &[Field] = &[
@@ -171,7 +182,12 @@ const OFFSET_COMMIT: &[Field] = &[
     between(2, 4, INT64),
     always(Kind::Structs(&[
         always(TEXT),
-        always(Kind::Structs(&[always(INT32), always(INT64), since(6, INT32), always(TEXT)])),
+        always(Kind::Structs(&[
+            always(INT32),
+            always(INT64),
+            since(6, INT32),
+            always(TEXT),
+        ])),
     ])),
 ];
 
@@ -229,11 +245,17 @@ const CREATE_TOPICS: &[Field] = &[
     since(1, BOOL),
 ];
 
-const DELETE_TOPICS: &[Field] =
-    &[since(6, Kind::Structs(&[always(TEXT), always(UUID)])), between(0, 5, TEXTS), always(INT32)];
+const DELETE_TOPICS: &[Field] = &[
+    since(6, Kind::Structs(&[always(TEXT), always(UUID)])),
+    between(0, 5, TEXTS),
+    always(INT32),
+];
 
 const DELETE_RECORDS: &[Field] = &[
-    always(Kind::Structs(&[always(TEXT), always(Kind::Structs(&[always(INT32), always(INT64)]))])),
+    always(Kind::Structs(&[
+        always(TEXT),
+        always(Kind::Structs(&[always(INT32), always(INT64)])),
+    ])),
     always(INT32),
 ];
 
@@ -267,7 +289,12 @@ pub(crate) fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<(), ShapeE
     let Some(Shape(flexible_from, fields)) = shape(key) else {
         return Ok(());
     };
-    let mut walk = Walk { rest: body, version, compact: version >= flexible_from, elements: 0 };
+    let mut walk = Walk {
+        rest: body,
+        version,
+        compact: version >= flexible_from,
+        elements: 0,
+    };
     walk.structure(fields)
 }
 
@@ -285,18 +312,30 @@ impl Walk<'_> {
                 self.value(&field.kind)?;
             }
         }
-        if self.compact { self.tagged_fields() } else { Ok(()) }
+        if self.compact {
+            self.tagged_fields()
+        } else {
+            Ok(())
+        }
     }
 
     fn value(&mut self, kind: &Kind) -> Result<(), ShapeError> {
         match kind {
             Kind::Fixed(bytes) => self.skip(*bytes),
             Kind::Text => {
-                let length = if self.compact { self.compact_length()? } else { self.short_length()? };
+                let length = if self.compact {
+                    self.compact_length()?
+                } else {
+                    self.short_length()?
+                };
                 self.skip(length)
             }
             Kind::Bytes => {
-                let length = if self.compact { self.compact_length()? } else { self.long_length()? };
+                let length = if self.compact {
+                    self.compact_length()?
+                } else {
+                    self.long_length()?
+                };
                 self.skip(length)
             }
             Kind::Structs(fields) => {
@@ -326,7 +365,11 @@ impl Walk<'_> {
     }
 
     fn element_count(&mut self) -> Result<usize, ShapeError> {
-        let count = if self.compact { self.compact_length()? } else { self.long_length()? };
+        let count = if self.compact {
+            self.compact_length()?
+        } else {
+            self.long_length()?
+        };
         self.charge(count)?;
         Ok(count)
     }
@@ -334,7 +377,11 @@ impl Walk<'_> {
     fn charge(&mut self, elements: usize) -> Result<(), ShapeError> {
         let elements = u32::try_from(elements).map_err(|_| ShapeError::TooManyElements)?;
         self.elements = self.elements.saturating_add(elements);
-        if self.elements > MAX_ELEMENTS { Err(ShapeError::TooManyElements) } else { Ok(()) }
+        if self.elements > MAX_ELEMENTS {
+            Err(ShapeError::TooManyElements)
+        } else {
+            Ok(())
+        }
     }
 
     fn skip(&mut self, bytes: usize) -> Result<(), ShapeError> {

@@ -7,7 +7,12 @@ use kafka_protocol::error::ResponseError;
 use crate::batch::Refusal;
 
 /// Settings that change what this broker does.
-const HONOURED: [&str; 4] = ["cleanup.policy", "max.message.bytes", "retention.bytes", "retention.ms"];
+const HONOURED: [&str; 4] = [
+    "cleanup.policy",
+    "max.message.bytes",
+    "retention.bytes",
+    "retention.ms",
+];
 
 /// Settings of Kafka that are kept and shown, and change nothing in one process without a disk.
 const WITHOUT_EFFECT: [&str; 20] = [
@@ -51,7 +56,9 @@ pub(crate) struct ConfigEntry {
 }
 
 impl TopicConfig {
-    pub(crate) fn parse<'a>(entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Result<Self, Refusal> {
+    pub(crate) fn parse<'a>(
+        entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Result<Self, Refusal> {
         let mut config = Self::default();
         for (name, value) in entries {
             let Some(value) = value else {
@@ -72,7 +79,9 @@ impl TopicConfig {
                 self.max_message_bytes = Some(bytes);
             }
             "cleanup.policy" if !["delete", "compact"].contains(&value) && !is_both_policies(value) => {
-                return Err(invalid(format!("`{name}` is `{value}`, must be `delete`, `compact` or both")));
+                return Err(invalid(format!(
+                    "`{name}` is `{value}`, must be `delete`, `compact` or both"
+                )));
             }
             "message.timestamp.type" if value != "CreateTime" => {
                 return Err(invalid(format!(
@@ -100,15 +109,22 @@ impl TopicConfig {
     }
 
     fn deletes(&self) -> bool {
-        self.given.get("cleanup.policy").is_none_or(|policy| policy.contains("delete"))
+        self.given
+            .get("cleanup.policy")
+            .is_none_or(|policy| policy.contains("delete"))
     }
 
     /// What was asked for and is not done here; worth a log line when the topic is made.
     pub(crate) fn without_effect(&self) -> Vec<&str> {
-        let compaction = self.given.get("cleanup.policy").filter(|policy| policy.contains("compact"));
+        let compaction = self
+            .given
+            .get("cleanup.policy")
+            .filter(|policy| policy.contains("compact"));
         let names = self.given.keys().map(String::as_str);
         names
-            .filter(|name| WITHOUT_EFFECT.contains(name) || (*name == "cleanup.policy" && compaction.is_some()))
+            .filter(|name| {
+                WITHOUT_EFFECT.contains(name) || (*name == "cleanup.policy" && compaction.is_some())
+            })
             .collect()
     }
 
@@ -121,13 +137,14 @@ impl TopicConfig {
             ("retention.bytes", "-1"),
             ("retention.ms", "-1"),
         ];
-        let defaults = defaults.iter().filter(|(name, _)| !self.given.contains_key(*name)).map(
-            |(name, value)| ConfigEntry {
+        let defaults = defaults
+            .iter()
+            .filter(|(name, _)| !self.given.contains_key(*name))
+            .map(|(name, value)| ConfigEntry {
                 name: (*name).to_owned(),
                 value: (*value).to_owned(),
                 is_default: true,
-            },
-        );
+            });
         let given = self.given.iter().map(|(name, value)| ConfigEntry {
             name: name.clone(),
             value: value.clone(),
@@ -138,7 +155,10 @@ impl TopicConfig {
 }
 
 fn is_both_policies(value: &str) -> bool {
-    matches!(value.replace(' ', "").as_str(), "compact,delete" | "delete,compact")
+    matches!(
+        value.replace(' ', "").as_str(),
+        "compact,delete" | "delete,compact"
+    )
 }
 
 fn unlimited_or(name: &str, value: &str) -> Result<Option<i64>, Refusal> {
@@ -150,7 +170,9 @@ fn unlimited_or(name: &str, value: &str) -> Result<Option<i64>, Refusal> {
 }
 
 fn not_a_number(name: &str, value: &str) -> Refusal {
-    invalid(format!("`{name}` is `{value}`, must be a whole number in its range"))
+    invalid(format!(
+        "`{name}` is `{value}`, must be a whole number in its range"
+    ))
 }
 
 fn invalid(message: String) -> Refusal {
@@ -160,7 +182,10 @@ fn invalid(message: String) -> Refusal {
 /// The rules of Kafka's `Topic.validate`.
 pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
     let invalid = |reason: &str| {
-        Err(Refusal::new(ResponseError::InvalidTopicException, format!("topic name `{name}` {reason}")))
+        Err(Refusal::new(
+            ResponseError::InvalidTopicException,
+            format!("topic name `{name}` {reason}"),
+        ))
     };
     if name.is_empty() {
         return invalid("is empty");
@@ -174,7 +199,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
             format!("a topic name of {} characters is longer than 249", name.len()),
         ));
     }
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    {
         return invalid("has characters other than ASCII letters, digits, `.`, `_` and `-`");
     }
     Ok(())
@@ -192,7 +220,15 @@ mod tests {
 
     #[test]
     fn names_are_checked_as_kafka_does() {
-        for good in ["orders", "a", "fraud-alerts", "orders.payments-group.dlq", "_x", "A9", &"x".repeat(249)] {
+        for good in [
+            "orders",
+            "a",
+            "fraud-alerts",
+            "orders.payments-group.dlq",
+            "_x",
+            "A9",
+            &"x".repeat(249),
+        ] {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }
         for bad in ["", ".", "..", "a b", "a/b", "ordrés", "a\n", &"x".repeat(250)] {
@@ -220,15 +256,23 @@ mod tests {
     fn a_topic_that_is_only_compacted_has_no_retention() {
         let bounds = [("retention.ms", Some("60000")), ("retention.bytes", Some("10"))];
         let both = TopicConfig::parse(bounds).unwrap();
-        assert_eq!((both.retention_ms(), both.retention_bytes()), (Some(60_000), Some(10)));
-        let compacted = TopicConfig::parse(bounds.into_iter().chain([("cleanup.policy", Some("compact"))])).unwrap();
-        assert_eq!((compacted.retention_ms(), compacted.retention_bytes()), (None, None));
+        assert_eq!(
+            (both.retention_ms(), both.retention_bytes()),
+            (Some(60_000), Some(10))
+        );
+        let compacted =
+            TopicConfig::parse(bounds.into_iter().chain([("cleanup.policy", Some("compact"))])).unwrap();
+        assert_eq!(
+            (compacted.retention_ms(), compacted.retention_bytes()),
+            (None, None)
+        );
         assert_eq!(compacted.without_effect(), ["cleanup.policy"]);
     }
 
     #[test]
     fn minus_one_means_without_limit() {
-        let config = TopicConfig::parse([("retention.ms", Some("-1")), ("retention.bytes", Some("-1"))]).unwrap();
+        let config =
+            TopicConfig::parse([("retention.ms", Some("-1")), ("retention.bytes", Some("-1"))]).unwrap();
         assert_eq!((config.retention_ms(), config.retention_bytes()), (None, None));
     }
 }

@@ -62,13 +62,20 @@ struct Directory {
 
 impl Directory {
     fn partition_count(&self) -> usize {
-        self.topics.values().map(|topic| read(&topic.partitions).len()).sum()
+        self.topics
+            .values()
+            .map(|topic| read(&topic.partitions).len())
+            .sum()
     }
 }
 
 impl Topics {
     pub(crate) fn new(retention: Arc<Retention>, max_partitions: usize) -> Self {
-        Self { by_name: RwLock::default(), retention, max_partitions }
+        Self {
+            by_name: RwLock::default(),
+            retention,
+            max_partitions,
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
@@ -77,7 +84,11 @@ impl Topics {
 
     pub(crate) fn get_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
         let directory = read(&self.by_name);
-        directory.names_by_id.get(&id).and_then(|name| directory.topics.get(name)).cloned()
+        directory
+            .names_by_id
+            .get(&id)
+            .and_then(|name| directory.topics.get(name))
+            .cloned()
     }
 
     pub(crate) fn partition(&self, topic: &str, index: i32) -> Option<Arc<Partition>> {
@@ -122,7 +133,11 @@ impl Topics {
             name: Arc::clone(&name),
             id: Uuid::new_v4(),
             config: Arc::new(config),
-            partitions: RwLock::new((0..partitions).map(|index| self.new_partition(&name, index)).collect()),
+            partitions: RwLock::new(
+                (0..partitions)
+                    .map(|index| self.new_partition(&name, index))
+                    .collect(),
+            ),
         });
         if !validate_only {
             let ignored = topic.config.without_effect();
@@ -171,7 +186,11 @@ impl Topics {
     }
 
     fn new_partition(&self, topic: &Arc<str>, index: i32) -> Arc<Partition> {
-        Arc::new(Partition::new(Arc::clone(topic), index, Arc::clone(&self.retention)))
+        Arc::new(Partition::new(
+            Arc::clone(topic),
+            index,
+            Arc::clone(&self.retention),
+        ))
     }
 
     fn check_partition_count(&self, existing: usize, from: i32, to: i32) -> Result<(), Refusal> {
@@ -190,5 +209,8 @@ impl Topics {
 }
 
 fn unknown(name: &str) -> Refusal {
-    Refusal::new(ResponseError::UnknownTopicOrPartition, format!("topic `{name}` does not exist"))
+    Refusal::new(
+        ResponseError::UnknownTopicOrPartition,
+        format!("topic `{name}` does not exist"),
+    )
 }

@@ -13,7 +13,12 @@ pub(crate) struct Supported {
 }
 
 const fn versions(key: ApiKey, min: i16, max: i16) -> Supported {
-    Supported { key, min, max, told_min: min }
+    Supported {
+        key,
+        min,
+        max,
+        told_min: min,
+    }
 }
 
 /// Upper ends: Fetch 13 and Produce 13 name topics by id; Produce 12 and InitProducerId 5 are those
@@ -21,11 +26,24 @@ const fn versions(key: ApiKey, min: i16, max: i16) -> Supported {
 pub(crate) const SUPPORTED: &[Supported] = &[
     // Versions 0 to 2 carry the message format before 0.11 and are answered by no broker since 4.0,
     // yet librdkafka up to 2.11 compresses only for a broker that says version 0 (KAFKA-18659).
-    Supported { key: ApiKey::Produce, min: 3, max: 11, told_min: 0 },
+    Supported {
+        key: ApiKey::Produce,
+        min: 3,
+        max: 11,
+        told_min: 0,
+    },
     versions(ApiKey::Fetch, 4, 12),
     versions(ApiKey::ListOffsets, 1, 8),
     versions(ApiKey::Metadata, 0, 12),
+    versions(ApiKey::OffsetCommit, 2, 9),
+    versions(ApiKey::OffsetFetch, 1, 9),
     versions(ApiKey::FindCoordinator, 0, 4),
+    versions(ApiKey::JoinGroup, 0, 9),
+    versions(ApiKey::Heartbeat, 0, 4),
+    versions(ApiKey::LeaveGroup, 0, 5),
+    versions(ApiKey::SyncGroup, 0, 5),
+    versions(ApiKey::DescribeGroups, 0, 5),
+    versions(ApiKey::ListGroups, 0, 5),
     versions(ApiKey::ApiVersions, 0, 3),
     versions(ApiKey::CreateTopics, 2, 7),
     versions(ApiKey::DeleteTopics, 1, 6),
@@ -34,10 +52,13 @@ pub(crate) const SUPPORTED: &[Supported] = &[
     versions(ApiKey::OffsetForLeaderEpoch, 2, 4),
     versions(ApiKey::DescribeConfigs, 1, 4),
     versions(ApiKey::CreatePartitions, 0, 3),
+    versions(ApiKey::DeleteGroups, 0, 2),
     versions(ApiKey::DescribeCluster, 0, 1),
 ];
 
 /// Whether a request of this key and version is answered.
 pub(crate) fn is_supported(key: ApiKey, version: i16) -> bool {
-    SUPPORTED.iter().any(|api| api.key as i16 == key as i16 && (api.min..=api.max).contains(&version))
+    SUPPORTED
+        .iter()
+        .any(|api| api.key as i16 == key as i16 && (api.min..=api.max).contains(&version))
 }

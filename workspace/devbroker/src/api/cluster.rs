@@ -4,7 +4,8 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{
-    BrokerId, DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    BrokerId, DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -48,8 +49,14 @@ pub(super) fn find_coordinator(
     context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let keys = if context.version >= 4 { request.coordinator_keys } else { vec![request.key] };
-    let coordinators = keys.into_iter().map(|key| coordinator(context, key, request.key_type));
+    let keys = if context.version >= 4 {
+        request.coordinator_keys
+    } else {
+        vec![request.key]
+    };
+    let coordinators = keys
+        .into_iter()
+        .map(|key| coordinator(context, key, request.key_type));
     if context.version >= 4 {
         return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());
     }
@@ -66,7 +73,9 @@ fn coordinator(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordin
     let answer = Coordinator::default().with_key(key.clone());
     let refused = |error: ResponseError, message: &str| {
         let answer = answer.clone().with_node_id(BrokerId(-1)).with_port(-1);
-        answer.with_error_code(error.code()).with_error_message(Some(text(message)))
+        answer
+            .with_error_code(error.code())
+            .with_error_message(Some(text(message)))
     };
     if key_type != GROUP {
         tracing::warn!(
@@ -75,10 +84,16 @@ fn coordinator(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordin
             key_type,
             "a coordinator other than for groups was asked for; transactions are not served by this broker"
         );
-        return refused(ResponseError::InvalidRequest, "this broker coordinates groups only");
+        return refused(
+            ResponseError::InvalidRequest,
+            "this broker coordinates groups only",
+        );
     }
     if key.is_empty() {
         return refused(ResponseError::InvalidGroupId, "the group id is empty");
     }
-    answer.with_node_id(BrokerId(NODE_ID)).with_host(host(context)).with_port(port(context))
+    answer
+        .with_node_id(BrokerId(NODE_ID))
+        .with_host(host(context))
+        .with_port(port(context))
 }

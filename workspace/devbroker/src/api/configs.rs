@@ -2,7 +2,9 @@
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult,
+};
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::text;
@@ -27,7 +29,9 @@ pub(super) fn describe(core: &Core, request: DescribeConfigsRequest) -> Describe
                 .with_error_message(Some(text(&refusal.message))),
             Ok(entries) => {
                 let asked = |entry: &ConfigEntry| {
-                    wanted.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
+                    wanted
+                        .as_ref()
+                        .is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
                 };
                 result.with_configs(entries.into_iter().filter(asked).map(described).collect())
             }
@@ -47,17 +51,33 @@ fn entries(core: &Core, resource: &DescribeConfigsResource) -> Result<Vec<Config
             }
         },
         BROKER if name.is_empty() || name == NODE_ID.to_string() => Ok(broker_entries(core)),
-        BROKER => Err(Refusal::new(ResponseError::InvalidRequest, format!("there is no broker `{name}`"))),
-        other => Err(Refusal::new(ResponseError::InvalidRequest, format!("resource type `{other}` is not served"))),
+        BROKER => Err(Refusal::new(
+            ResponseError::InvalidRequest,
+            format!("there is no broker `{name}`"),
+        )),
+        other => Err(Refusal::new(
+            ResponseError::InvalidRequest,
+            format!("resource type `{other}` is not served"),
+        )),
     }
 }
 
 fn broker_entries(core: &Core) -> Vec<ConfigEntry> {
     let options = &core.options;
-    let entry = |name: &str, value: String| ConfigEntry { name: name.to_owned(), value, is_default: false };
+    let entry = |name: &str, value: String| ConfigEntry {
+        name: name.to_owned(),
+        value,
+        is_default: false,
+    };
     vec![
-        entry("auto.create.topics.enable", options.auto_create_topics.to_string()),
-        entry("group.initial.rebalance.delay.ms", options.group_initial_rebalance_delay.as_millis().to_string()),
+        entry(
+            "auto.create.topics.enable",
+            options.auto_create_topics.to_string(),
+        ),
+        entry(
+            "group.initial.rebalance.delay.ms",
+            options.group_initial_rebalance_delay.as_millis().to_string(),
+        ),
         entry("log.message.timestamp.type", "CreateTime".to_owned()),
         entry("message.max.bytes", options.max_message_bytes.to_string()),
         entry("num.partitions", options.default_partitions.to_string()),
@@ -69,5 +89,9 @@ fn described(entry: ConfigEntry) -> DescribeConfigsResourceResult {
     DescribeConfigsResourceResult::default()
         .with_name(text(&entry.name))
         .with_value(Some(text(&entry.value)))
-        .with_config_source(if entry.is_default { FROM_DEFAULT } else { FROM_TOPIC })
+        .with_config_source(if entry.is_default {
+            FROM_DEFAULT
+        } else {
+            FROM_TOPIC
+        })
 }

@@ -64,7 +64,10 @@ pub(super) async fn fetch(core: &Arc<Core>, context: &RequestContext, request: F
             if found.bytes >= enough || found.urgent {
                 break;
             }
-            if timeout_at(deadline, registration.reader.notified()).await.is_err() {
+            if timeout_at(deadline, registration.reader.notified())
+                .await
+                .is_err()
+            {
                 break;
             }
         }
@@ -83,8 +86,15 @@ impl Registration {
         let reader = Arc::new(Notify::new());
         let mut partitions = Vec::new();
         for topic in &request.topics {
-            let Some(found) = core.topics.get(&topic.topic) else { continue };
-            partitions.extend(topic.partitions.iter().filter_map(|wanted| found.partition(wanted.partition)));
+            let Some(found) = core.topics.get(&topic.topic) else {
+                continue;
+            };
+            partitions.extend(
+                topic
+                    .partitions
+                    .iter()
+                    .filter_map(|wanted| found.partition(wanted.partition)),
+            );
         }
         for partition in &partitions {
             partition.register(&reader);
@@ -102,7 +112,9 @@ impl Drop for Registration {
 }
 
 fn look(core: &Core, context: &RequestContext, request: &FetchRequest) -> Found {
-    let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(core.options.max_fetch_bytes as usize);
+    let limit = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(core.options.max_fetch_bytes as usize);
     let mut found = Found::default();
     for topic in &request.topics {
         let known = core.topics.get(&topic.topic);
@@ -115,7 +127,10 @@ fn look(core: &Core, context: &RequestContext, request: &FetchRequest) -> Found 
             found.bytes += result.batches.iter().map(Bytes::len).sum::<usize>();
             partitions.push(result);
         }
-        found.topics.push(FoundTopic { name: topic.topic.to_string(), partitions });
+        found.topics.push(FoundTopic {
+            name: topic.topic.to_string(),
+            partitions,
+        });
     }
     // A request without partitions can not become richer by waiting.
     found.urgent |= found.topics.iter().all(|topic| topic.partitions.is_empty());
@@ -184,7 +199,9 @@ pub(super) fn encode(context: &RequestContext, found: &Found) -> Result<Frame, S
         end_structure(builder.head(), compact);
     }
     end_structure(builder.head(), compact);
-    builder.finish().ok_or_else(|| "the answer is longer than a frame".to_owned())
+    builder
+        .finish()
+        .ok_or_else(|| "the answer is longer than a frame".to_owned())
 }
 
 fn put_partition(builder: &mut FrameBuilder, partition: &FoundPartition, version: i16, compact: bool) {

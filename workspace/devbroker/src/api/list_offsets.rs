@@ -2,13 +2,18 @@
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
-use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
-use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use kafka_protocol::messages::{
     ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 
+use super::RequestContext;
 use super::fetch::epoch_error;
 use crate::batch::LEADER_EPOCH;
 use crate::core::Core;
@@ -21,7 +26,13 @@ const MAX_TIMESTAMP: i64 = -3;
 /// The earliest on local disk, which is the earliest where there is no other.
 const EARLIEST_LOCAL: i64 = -4;
 
-pub(super) fn list(core: &Core, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) fn list(
+    core: &Core,
+    context: &RequestContext,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    // Before version 4 the answer has no field for the epoch.
+    let leader_epoch = if context.version >= 4 { LEADER_EPOCH } else { -1 };
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let answer = ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
@@ -29,25 +40,36 @@ pub(super) fn list(core: &Core, request: ListOffsetsRequest) -> ListOffsetsRespo
                 Ok(Some(found)) => answer
                     .with_timestamp(found.timestamp)
                     .with_offset(found.offset)
-                    .with_leader_epoch(LEADER_EPOCH),
+                    .with_leader_epoch(leader_epoch),
                 Ok(None) => answer,
                 Err(error) => answer.with_error_code(error.code()),
             }
         });
         let partitions = partitions.collect();
-        ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)
+        ListOffsetsTopicResponse::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
     });
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-fn list_one(core: &Core, topic: &str, wanted: &ListOffsetsPartition) -> Result<Option<RecordTime>, ResponseError> {
+fn list_one(
+    core: &Core,
+    topic: &str,
+    wanted: &ListOffsetsPartition,
+) -> Result<Option<RecordTime>, ResponseError> {
     let partition = core.topics.partition(topic, wanted.partition_index);
     let partition = partition.ok_or(ResponseError::UnknownTopicOrPartition)?;
     if let Some(error) = epoch_error(wanted.current_leader_epoch) {
         return Err(error);
     }
     let bounds = partition.bounds();
-    let position = |offset| Ok(Some(RecordTime { offset, timestamp: -1 }));
+    let position = |offset| {
+        Ok(Some(RecordTime {
+            offset,
+            timestamp: -1,
+        }))
+    };
     match wanted.timestamp {
         LATEST => position(bounds.end),
         EARLIEST | EARLIEST_LOCAL => position(bounds.start),
@@ -68,7 +90,9 @@ fn record_at(partition: &Partition, start: i64, timestamp: i64) -> Result<Option
 }
 
 fn latest_record(partition: &Partition) -> Result<Option<RecordTime>, ResponseError> {
-    let Some(batch) = partition.latest() else { return Ok(None) };
+    let Some(batch) = partition.latest() else {
+        return Ok(None);
+    };
     first_of_largest(&batch).map_err(|error| unreadable(partition, &error.to_string()))
 }
 
@@ -84,9 +108,14 @@ fn unreadable(partition: &Partition, reason: &str) -> ResponseError {
 
 pub(super) fn for_epoch(core: &Core, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|wanted| epoch_end(core, &topic.topic, wanted));
+        let partitions = topic
+            .partitions
+            .iter()
+            .map(|wanted| epoch_end(core, &topic.topic, wanted));
         let partitions = partitions.collect();
-        OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions)
+        OffsetForLeaderTopicResult::default()
+            .with_topic(topic.topic)
+            .with_partitions(partitions)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }
@@ -99,9 +128,9 @@ fn epoch_end(core: &Core, topic: &str, wanted: &OffsetForLeaderPartition) -> Epo
     match epoch_error(wanted.current_leader_epoch) {
         Some(error) => answer.with_error_code(error.code()),
         // There was one epoch only, so it ends where the log ends; of others nothing is known.
-        None if wanted.leader_epoch == LEADER_EPOCH => {
-            answer.with_leader_epoch(LEADER_EPOCH).with_end_offset(partition.bounds().end)
-        }
+        None if wanted.leader_epoch == LEADER_EPOCH => answer
+            .with_leader_epoch(LEADER_EPOCH)
+            .with_end_offset(partition.bounds().end),
         None => answer,
     }
 }

@@ -15,11 +15,16 @@ use crate::topics::Topic;
 
 pub(super) fn metadata(core: &Core, context: &RequestContext, request: MetadataRequest) -> MetadataResponse {
     // Version 0 says "all topics" with an empty list, later versions with none.
-    let wanted = request.topics.filter(|topics| context.version > 0 || !topics.is_empty());
+    let wanted = request
+        .topics
+        .filter(|topics| context.version > 0 || !topics.is_empty());
     let may_create = core.options.auto_create_topics && request.allow_auto_topic_creation;
     let topics = match wanted {
         None => core.topics.all().iter().map(|topic| described(topic)).collect(),
-        Some(wanted) => wanted.into_iter().map(|topic| one(core, topic, may_create)).collect(),
+        Some(wanted) => wanted
+            .into_iter()
+            .map(|topic| one(core, topic, may_create))
+            .collect(),
     };
     let broker = MetadataResponseBroker::default()
         .with_node_id(BrokerId(NODE_ID))
@@ -50,7 +55,10 @@ fn one(core: &Core, wanted: MetadataRequestTopic, may_create: bool) -> MetadataR
         Ok(()) if !may_create => ResponseError::UnknownTopicOrPartition,
         Ok(()) => {
             let partitions = core.options.default_partitions;
-            match core.topics.create(&name, partitions, TopicConfig::default(), false) {
+            match core
+                .topics
+                .create(&name, partitions, TopicConfig::default(), false)
+            {
                 Ok(topic) => return described(&topic),
                 // Another connection was quicker.
                 Err(refusal) => match core.topics.get(&name) {

@@ -6,8 +6,10 @@
 mod cluster;
 mod configs;
 mod fetch;
+mod groups;
 mod list_offsets;
 mod metadata;
+mod offsets;
 mod produce;
 mod records;
 mod topics;
@@ -62,8 +64,12 @@ impl RequestContext {
 
     fn encode(&self, response: &impl Encodable, version: i16) -> Result<Frame, String> {
         let mut builder = self.builder();
-        response.encode(builder.head(), version).map_err(|error| error.to_string())?;
-        builder.finish().ok_or_else(|| "the answer is longer than a frame".to_owned())
+        response
+            .encode(builder.head(), version)
+            .map_err(|error| error.to_string())?;
+        builder
+            .finish()
+            .ok_or_else(|| "the answer is longer than a frame".to_owned())
     }
 
     fn decode<R: Decodable>(&self, mut body: Bytes) -> Result<R, Malformed> {
@@ -76,22 +82,37 @@ impl RequestContext {
 }
 
 /// Answers a request whose key and version are supported and whose shape was checked.
-pub(crate) async fn answer(core: &Arc<Core>, context: &RequestContext, body: Bytes) -> Result<Answer, Malformed> {
+pub(crate) async fn answer(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    body: Bytes,
+) -> Result<Answer, Malformed> {
     match context.key {
         ApiKey::Produce => return produce::produce(core, context, context.decode(body)?),
         ApiKey::Fetch => return Ok(fetch::fetch(core, context, context.decode(body)?).await),
         ApiKey::ApiVersions => context.answer(&versions::versions()),
         ApiKey::Metadata => context.answer(&metadata::metadata(core, context, context.decode(body)?)),
         ApiKey::DescribeCluster => context.answer(&cluster::describe(core, context, &context.decode(body)?)),
-        ApiKey::InitProducerId => context.answer(&produce::init_producer_id(core, context, &context.decode(body)?)),
+        ApiKey::InitProducerId => {
+            context.answer(&produce::init_producer_id(core, context, &context.decode(body)?))
+        }
         ApiKey::CreateTopics => context.answer(&topics::create(core, context, context.decode(body)?)),
         ApiKey::DeleteTopics => context.answer(&topics::delete(core, context, context.decode(body)?).await),
         ApiKey::CreatePartitions => context.answer(&topics::grow(core, context.decode(body)?)),
         ApiKey::DeleteRecords => context.answer(&records::delete(core, context.decode(body)?)),
         ApiKey::DescribeConfigs => context.answer(&configs::describe(core, context.decode(body)?)),
-        ApiKey::ListOffsets => context.answer(&list_offsets::list(core, context.decode(body)?)),
+        ApiKey::ListOffsets => context.answer(&list_offsets::list(core, context, context.decode(body)?)),
         ApiKey::OffsetForLeaderEpoch => context.answer(&list_offsets::for_epoch(core, context.decode(body)?)),
         ApiKey::FindCoordinator => context.answer(&cluster::find_coordinator(context, context.decode(body)?)),
+        ApiKey::JoinGroup => context.answer(&groups::join(core, context, context.decode(body)?).await),
+        ApiKey::SyncGroup => context.answer(&groups::sync(core, context.decode(body)?).await),
+        ApiKey::Heartbeat => context.answer(&groups::heartbeat(core, context.decode(body)?).await),
+        ApiKey::LeaveGroup => context.answer(&groups::leave(core, context, context.decode(body)?).await),
+        ApiKey::ListGroups => context.answer(&groups::list(core, context.decode(body)?).await),
+        ApiKey::DescribeGroups => context.answer(&groups::describe(core, context.decode(body)?).await),
+        ApiKey::DeleteGroups => context.answer(&groups::delete(core, context.decode(body)?).await),
+        ApiKey::OffsetCommit => context.answer(&offsets::commit(core, context.decode(body)?).await),
+        ApiKey::OffsetFetch => context.answer(&offsets::fetch(core, context, context.decode(body)?).await),
         // The table of versions and this match name the same keys; a test sends each of them.
         other => Err(format!("{other:?} has no handler")),
     }

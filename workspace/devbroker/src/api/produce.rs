@@ -18,7 +18,11 @@ const MAX_AHEAD_MS: i64 = 3_600_000;
 /// The first version that may carry zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
 
-pub(super) fn produce(core: &Core, context: &RequestContext, request: ProduceRequest) -> Result<Answer, Malformed> {
+pub(super) fn produce(
+    core: &Core,
+    context: &RequestContext,
+    request: ProduceRequest,
+) -> Result<Answer, Malformed> {
     let known_acks = matches!(request.acks, -1..=1);
     let mut refused = None;
     let mut topics = Vec::with_capacity(request.topic_data.len());
@@ -38,7 +42,11 @@ pub(super) fn produce(core: &Core, context: &RequestContext, request: ProduceReq
             }
             partitions.push(response(partition.index, result));
         }
-        topics.push(TopicProduceResponse::default().with_name(data.name).with_partition_responses(partitions));
+        topics.push(
+            TopicProduceResponse::default()
+                .with_name(data.name)
+                .with_partition_responses(partitions),
+        );
     }
     if core.retention.is_exceeded() {
         core.retention.sweep(&core.topics);
@@ -57,14 +65,23 @@ fn append(
     data: &PartitionProduceData,
 ) -> Result<Appended, Refusal> {
     let unknown = || {
-        Refusal::new(ResponseError::UnknownTopicOrPartition, "this broker does not have the topic or partition")
+        Refusal::new(
+            ResponseError::UnknownTopicOrPartition,
+            "this broker does not have the topic or partition",
+        )
     };
     let topic = topic.ok_or_else(unknown)?;
     let partition = topic.partition(data.index).ok_or_else(unknown)?;
     let bytes = data.records.as_deref().unwrap_or_default();
-    let limit = topic.config().max_message_bytes().unwrap_or(core.options.max_message_bytes);
+    let limit = topic
+        .config()
+        .max_message_bytes()
+        .unwrap_or(core.options.max_message_bytes);
     if bytes.len() > limit as usize {
-        let message = format!("the batch has {} bytes, more than the topic's {limit}", bytes.len());
+        let message = format!(
+            "the batch has {} bytes, more than the topic's {limit}",
+            bytes.len()
+        );
         return Err(Refusal::new(ResponseError::MessageTooLarge, message));
     }
     let header = BatchHeader::check(bytes)?;
@@ -80,7 +97,9 @@ fn append(
     if appended.duplicate {
         core.counters.duplicate_batches.add(1);
     } else {
-        core.counters.records_appended.add(u64::from(header.records.unsigned_abs()));
+        core.counters
+            .records_appended
+            .add(u64::from(header.records.unsigned_abs()));
         core.counters.bytes_appended.add(bytes.len() as u64);
         if topic.config().retention_bytes().is_some() {
             partition.enforce(topic.config(), core.clock.unix_ms());
@@ -92,9 +111,9 @@ fn append(
 fn response(index: i32, result: Result<Appended, Refusal>) -> PartitionProduceResponse {
     let answer = PartitionProduceResponse::default().with_index(index);
     match result {
-        Ok(appended) => {
-            answer.with_base_offset(appended.base_offset).with_log_start_offset(appended.log_start)
-        }
+        Ok(appended) => answer
+            .with_base_offset(appended.base_offset)
+            .with_log_start_offset(appended.log_start),
         Err(refusal) => answer
             .with_base_offset(-1)
             .with_error_code(refusal.error.code())
@@ -115,8 +134,13 @@ pub(super) fn init_producer_id(
             "a transactional producer was refused; transactions are not served by this broker"
         );
         let refused = ResponseError::TransactionalIdAuthorizationFailed.code();
-        return answer.with_error_code(refused).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
+        return answer
+            .with_error_code(refused)
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
     }
     // Without a transactional id Kafka gives a new id each time, whatever the client had before.
-    answer.with_producer_id(ProducerId(core.new_producer_id())).with_producer_epoch(0)
+    answer
+        .with_producer_id(ProducerId(core.new_producer_id()))
+        .with_producer_epoch(0)
 }

@@ -2,7 +2,9 @@
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_records_request::DeleteRecordsPartition;
-use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka_protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::code;
@@ -21,7 +23,9 @@ pub(super) fn delete(core: &Core, request: DeleteRecordsRequest) -> DeleteRecord
                 .with_low_watermark(result.unwrap_or(-1))
         });
         let partitions = partitions.collect();
-        DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions)
+        DeleteRecordsTopicResult::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
     });
     DeleteRecordsResponse::default().with_topics(topics.collect())
 }
@@ -29,8 +33,19 @@ pub(super) fn delete(core: &Core, request: DeleteRecordsRequest) -> DeleteRecord
 fn delete_one(core: &Core, topic: &str, wanted: &DeleteRecordsPartition) -> Result<i64, ResponseError> {
     let partition = core.topics.partition(topic, wanted.partition_index);
     let partition = partition.ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let offset = if wanted.offset == TO_THE_END { partition.bounds().end } else { wanted.offset };
-    let bounds = partition.delete_before(offset).map_err(|_| ResponseError::OffsetOutOfRange)?;
-    tracing::info!(topic, partition = wanted.partition_index, log_start_offset = bounds.start, "records deleted by request");
+    let offset = if wanted.offset == TO_THE_END {
+        partition.bounds().end
+    } else {
+        wanted.offset
+    };
+    let bounds = partition
+        .delete_before(offset)
+        .map_err(|_| ResponseError::OffsetOutOfRange)?;
+    tracing::info!(
+        topic,
+        partition = wanted.partition_index,
+        log_start_offset = bounds.start,
+        "records deleted by request"
+    );
     Ok(bounds.start)
 }

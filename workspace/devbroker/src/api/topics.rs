@@ -21,7 +21,11 @@ use crate::topic_config::TopicConfig;
 pub(super) const FROM_TOPIC: i8 = 1;
 pub(super) const FROM_DEFAULT: i8 = 5;
 
-pub(super) fn create(core: &Core, context: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(super) fn create(
+    core: &Core,
+    context: &RequestContext,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     let names: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let results = request.topics.into_iter().map(|topic| {
@@ -41,7 +45,10 @@ fn create_one(
     topic: CreatableTopic,
     validate_only: bool,
 ) -> CreatableTopicResult {
-    let settings = topic.configs.iter().map(|config| (config.name.as_str(), config.value.as_deref()));
+    let settings = topic
+        .configs
+        .iter()
+        .map(|config| (config.name.as_str(), config.value.as_deref()));
     let created = partition_count(core, &topic).and_then(|partitions| {
         let config = TopicConfig::parse(settings)?;
         core.topics.create(&topic.name, partitions, config, validate_only)
@@ -54,15 +61,29 @@ fn create_one(
     if context.version < 5 {
         return result;
     }
-    let configs = created.config().entries(core.options.max_message_bytes).into_iter().map(|entry| {
-        CreatableTopicConfigs::default()
-            .with_name(text(&entry.name))
-            .with_value(Some(text(&entry.value)))
-            .with_config_source(if entry.is_default { FROM_DEFAULT } else { FROM_TOPIC })
-    });
-    let result = result.with_num_partitions(created.partition_count()).with_replication_factor(1);
+    let configs = created
+        .config()
+        .entries(core.options.max_message_bytes)
+        .into_iter()
+        .map(|entry| {
+            CreatableTopicConfigs::default()
+                .with_name(text(&entry.name))
+                .with_value(Some(text(&entry.value)))
+                .with_config_source(if entry.is_default {
+                    FROM_DEFAULT
+                } else {
+                    FROM_TOPIC
+                })
+        });
+    let result = result
+        .with_num_partitions(created.partition_count())
+        .with_replication_factor(1);
     let result = result.with_configs(Some(configs.collect()));
-    if context.version >= 7 { result.with_topic_id(created.id()) } else { result }
+    if context.version >= 7 {
+        result.with_topic_id(created.id())
+    } else {
+        result
+    }
 }
 
 fn refused(name: TopicName, refusal: &Refusal) -> CreatableTopicResult {
@@ -76,7 +97,10 @@ fn refused(name: TopicName, refusal: &Refusal) -> CreatableTopicResult {
 fn partition_count(core: &Core, topic: &CreatableTopic) -> Result<i32, Refusal> {
     if topic.assignments.is_empty() {
         if !matches!(topic.replication_factor, -1 | 1) {
-            let message = format!("replication factor `{}`, and there is one broker", topic.replication_factor);
+            let message = format!(
+                "replication factor `{}`, and there is one broker",
+                topic.replication_factor
+            );
             return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
         }
         return Ok(match topic.num_partitions {
@@ -88,11 +112,23 @@ fn partition_count(core: &Core, topic: &CreatableTopic) -> Result<i32, Refusal> 
         let message = "a manual assignment excludes a partition count and a replication factor";
         return Err(Refusal::new(ResponseError::InvalidRequest, message));
     }
-    let mut indexes: Vec<i32> = topic.assignments.iter().map(|assignment| assignment.partition_index).collect();
+    let mut indexes: Vec<i32> = topic
+        .assignments
+        .iter()
+        .map(|assignment| assignment.partition_index)
+        .collect();
     indexes.sort_unstable();
     let only_here = |ids: &[kafka_protocol::messages::BrokerId]| matches!(ids, [id] if id.0 == NODE_ID);
-    let placed = topic.assignments.iter().all(|assignment| only_here(&assignment.broker_ids));
-    if !placed || !indexes.iter().copied().eq(0..i32::try_from(indexes.len()).unwrap_or(0)) {
+    let placed = topic
+        .assignments
+        .iter()
+        .all(|assignment| only_here(&assignment.broker_ids));
+    if !placed
+        || !indexes
+            .iter()
+            .copied()
+            .eq(0..i32::try_from(indexes.len()).unwrap_or(0))
+    {
         let message = format!("each partition from 0 on must be assigned to broker {NODE_ID}");
         return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
     }
@@ -115,7 +151,10 @@ pub(super) async fn delete(
     for state in wanted {
         let known = match &state.name {
             Some(name) => Some(name.to_string()),
-            None => core.topics.get_by_id(state.topic_id).map(|topic| topic.name().to_owned()),
+            None => core
+                .topics
+                .get_by_id(state.topic_id)
+                .map(|topic| topic.name().to_owned()),
         };
         let answer = DeletableTopicResult::default();
         let Some(name) = known else {
@@ -127,11 +166,19 @@ pub(super) async fn delete(
         responses.push(match core.topics.delete(&name) {
             Ok(topic) => {
                 core.groups.forget_topic(&name).await;
-                if context.version >= 6 { answer.with_topic_id(topic.id()) } else { answer }
+                if context.version >= 6 {
+                    answer.with_topic_id(topic.id())
+                } else {
+                    answer
+                }
             }
             Err(refusal) => {
                 let answer = answer.with_error_code(refusal.error.code());
-                if context.version >= 5 { answer.with_error_message(Some(text(&refusal.message))) } else { answer }
+                if context.version >= 5 {
+                    answer.with_error_message(Some(text(&refusal.message)))
+                } else {
+                    answer
+                }
             }
         });
     }

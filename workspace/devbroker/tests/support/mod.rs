@@ -45,7 +45,10 @@ pub fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
 
 pub async fn create_topic(broker: &Broker, name: &str, partitions: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let results = admin(broker).create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    let results = admin(broker)
+        .create_topics([&topic], &AdminOptions::new())
+        .await
+        .unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
@@ -108,14 +111,21 @@ pub fn poll_until(consumers: &[&BaseConsumer], mut done: impl FnMut() -> bool) {
 /// The partitions that a consumer owns now, sorted.
 pub fn assigned(consumer: &BaseConsumer) -> Vec<i32> {
     let list = consumer.assignment().unwrap();
-    let mut partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+    let mut partitions: Vec<i32> = list
+        .elements()
+        .iter()
+        .map(|element| element.partition())
+        .collect();
     partitions.sort_unstable();
     partitions
 }
 
 /// Whether a program that a test needs is there. Without it the test says so and ends; in CI its
 /// absence is a failure.
-#[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests are configured by the environment"
+)]
 pub fn present(what: &str, probe: &mut Command) -> bool {
     let works = probe.output().is_ok_and(|output| output.status.success());
     if !works {
@@ -127,7 +137,10 @@ pub fn present(what: &str, probe: &mut Command) -> bool {
 }
 
 /// The interpreter for tests with kafka-python.
-#[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests are configured by the environment"
+)]
 pub fn python() -> String {
     std::env::var("ORDERFLOW_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
@@ -141,5 +154,9 @@ pub fn run(command: &mut Command) -> String {
 
 pub fn succeeded(output: &Output) {
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{errors}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }

@@ -1,0 +1,213 @@
+//! The task of one group: owns its state machine, its offsets, and who waits for it.
+//!
+//! Commands come through a bounded channel and are worked off one after the other, so the state
+//! needs no lock. Between commands the task sleeps until the state machine's next deadline. The
+//! `select!` may drop a sleep at any time, for the deadline is asked anew in each round.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::Directory;
+use super::group::{Description, Group, Speaker, SyncRequest};
+use super::member::{JoinReply, JoinRequest, Reply, SyncReply, Ticket};
+use crate::clock::{Clock, Moment};
+use crate::offsets::{Committed, Offsets, PartitionOffset};
+use crate::sync::lock;
+
+/// A group without members and offsets is forgotten after this; Kafka's check interval.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a group is asked, with where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Join(JoinRequest, oneshot::Sender<JoinReply>),
+    Sync(SyncRequest, oneshot::Sender<SyncReply>),
+    Heartbeat(Speaker, oneshot::Sender<Result<(), ResponseError>>),
+    Leave {
+        member_id: String,
+        instance_id: Option<String>,
+        answer: oneshot::Sender<Result<(), ResponseError>>,
+    },
+    Commit(
+        Speaker,
+        Vec<PartitionOffset>,
+        oneshot::Sender<Result<(), ResponseError>>,
+    ),
+    /// The positions of these partitions, in their order.
+    Fetch(Vec<(String, i32)>, oneshot::Sender<Vec<Option<Committed>>>),
+    FetchAll(oneshot::Sender<Vec<PartitionOffset>>),
+    Describe(oneshot::Sender<Description>),
+    Delete(oneshot::Sender<Result<(), ResponseError>>),
+    ForgetTopic(String, oneshot::Sender<()>),
+}
+
+pub(super) struct GroupTask {
+    pub(super) id: String,
+    pub(super) group: Group,
+    pub(super) clock: Arc<Clock>,
+    pub(super) directory: Directory,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) stopping: CancellationToken,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next_ticket: Ticket,
+    joins: HashMap<Ticket, oneshot::Sender<JoinReply>>,
+    syncs: HashMap<Ticket, oneshot::Sender<SyncReply>>,
+}
+
+impl Waiting {
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+}
+
+/// Whether the task goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl GroupTask {
+    pub(super) async fn run(mut self) {
+        let mut offsets = Offsets::default();
+        let mut waiting = Waiting::default();
+        let mut idle_since = self.clock.now();
+        loop {
+            let idle = self.group.is_empty() && offsets.is_empty();
+            let deadline = self
+                .group
+                .next_deadline()
+                .or(idle.then_some(idle_since + IDLE_TIMEOUT));
+            let command = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                command = self.commands.recv() => command,
+                () = sleep_until(&self.clock, deadline) => None,
+            };
+            let now = self.clock.now();
+            let commanded = command.is_some();
+            if let Some(command) = command
+                && self.handle(now, command, &mut offsets, &mut waiting) == Next::End
+            {
+                return;
+            }
+            self.group.advance(now);
+            self.deliver(&mut waiting);
+            if commanded || !idle {
+                idle_since = now;
+            } else if now >= idle_since + IDLE_TIMEOUT && self.retire() == Next::End {
+                return;
+            }
+        }
+    }
+
+    fn handle(
+        &mut self,
+        now: Moment,
+        command: Command,
+        offsets: &mut Offsets,
+        waiting: &mut Waiting,
+    ) -> Next {
+        match command {
+            Command::Join(request, answer) => {
+                let ticket = waiting.ticket();
+                waiting.joins.insert(ticket, answer);
+                self.group.join(now, request, ticket);
+            }
+            Command::Sync(request, answer) => {
+                let ticket = waiting.ticket();
+                waiting.syncs.insert(ticket, answer);
+                self.group.sync(now, request, ticket);
+            }
+            Command::Heartbeat(speaker, answer) => reply(answer, self.group.heartbeat(now, &speaker)),
+            Command::Leave {
+                member_id,
+                instance_id,
+                answer,
+            } => {
+                reply(answer, self.group.leave(now, &member_id, instance_id.as_deref()));
+            }
+            Command::Commit(speaker, positions, answer) => {
+                let allowed = self.group.check_commit(now, &speaker);
+                if allowed.is_ok() {
+                    positions
+                        .into_iter()
+                        .for_each(|position| offsets.commit(position));
+                }
+                reply(answer, allowed);
+            }
+            Command::Fetch(wanted, answer) => {
+                let found = wanted
+                    .iter()
+                    .map(|(topic, partition)| offsets.get(topic, *partition).cloned());
+                reply(answer, found.collect());
+            }
+            Command::FetchAll(answer) => reply(answer, offsets.all()),
+            Command::Describe(answer) => reply(answer, self.group.describe()),
+            Command::ForgetTopic(topic, answer) => {
+                offsets.forget_topic(&topic);
+                reply(answer, ());
+            }
+            Command::Delete(answer) => {
+                if !self.group.is_empty() {
+                    reply(answer, Err(ResponseError::NonEmptyGroup));
+                    return Next::GoOn;
+                }
+                lock(&self.directory).remove(&self.id);
+                tracing::info!(group = self.id, "group deleted");
+                reply(answer, Ok(()));
+                return Next::End;
+            }
+        }
+        Next::GoOn
+    }
+
+    fn deliver(&mut self, waiting: &mut Waiting) {
+        for ready in self.group.take_replies() {
+            match ready {
+                Reply::Join(ticket, result) => {
+                    if let Some(answer) = waiting.joins.remove(&ticket) {
+                        reply(answer, result);
+                    }
+                }
+                Reply::Sync(ticket, result) => {
+                    if let Some(answer) = waiting.syncs.remove(&ticket) {
+                        reply(answer, result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaves the directory. A command that is sent to this task afterwards finds its answer's
+    /// sender dropped, and whoever sent it asks the directory again.
+    fn retire(&self) -> Next {
+        let mut directory = lock(&self.directory);
+        if !self.commands.is_empty() {
+            return Next::GoOn;
+        }
+        directory.remove(&self.id);
+        tracing::debug!(group = self.id, "group forgotten: no members and no offsets");
+        Next::End
+    }
+}
+
+/// The connection that asked may be gone, and then nobody needs the answer.
+fn reply<T>(answer: oneshot::Sender<T>, result: T) {
+    drop(answer.send(result));
+}
+
+async fn sleep_until(clock: &Clock, deadline: Option<Moment>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(clock.instant(deadline).into()).await,
+        None => std::future::pending().await,
+    }
+}
