@@ -97,6 +97,13 @@ impl Problems {
         self.say(key, format!("`{key}` is {message}"));
     }
 
+    /// Adds what a section found in itself, pairs of a key and a message as for [`Problems::add`].
+    pub fn add_all<K: AsRef<str>, M: fmt::Display>(&mut self, found: impl IntoIterator<Item = (K, M)>) {
+        for (key, message) in found {
+            self.add(key.as_ref(), message);
+        }
+    }
+
     /// Adds a whole sentence about a key, for what [`Problems::add`] can not word.
     pub fn say(&mut self, key: &str, sentence: impl Into<String>) {
         self.list.push(Problem {
