@@ -26,6 +26,8 @@ pub use eventually::{Check, eventually};
 pub use observer::{Observer, Record};
 pub use process::{Ended, Launch, Running, get};
 
+pub use rustix::process::Signal;
+
 use std::path::PathBuf;
 
 /// The file of a public data set in the folder `$ORDERFLOW_DATA`. `None`, with a line that says so,
