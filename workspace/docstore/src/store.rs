@@ -70,11 +70,10 @@ pub fn open_observed(
     registry: &prometheus::Registry,
 ) -> Result<Arc<dyn DocumentStore>, StoreError> {
     let metrics = StoreMetrics::default();
+    // Registered after opening: who waits for a locked file calls this again.
+    let store = SqliteStore::open(&settings.sqlite, metrics.clone())?;
     metrics.register(registry).map_err(|error| {
-        StoreError::fatal(
-            "metrics",
-            format!("can not register the store's metrics: {error}"),
-        )
+        StoreError::fatal("metrics", format!("can not register the store's metrics: {error}"))
     })?;
-    Ok(Arc::new(SqliteStore::open(&settings.sqlite, metrics)?))
+    Ok(Arc::new(store))
 }
