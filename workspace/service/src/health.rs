@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::shutdown::Shutdown;
+
 /// The health of one process. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -22,6 +24,7 @@ pub struct Health {
 #[derive(Debug)]
 struct Inner {
     started: Instant,
+    shutdown: Shutdown,
     tasks: Mutex<BTreeMap<String, Arc<Task>>>,
     readiness: Mutex<Readiness>,
     died: watch::Sender<Option<String>>,
@@ -55,11 +58,13 @@ struct Handle {
 }
 
 impl Health {
-    /// Nothing runs yet, and the process is not ready.
-    pub fn new() -> Self {
+    /// Nothing runs yet, and the process is not ready. Once `shutdown` is requested, components end
+    /// in any order and none of them counts as dead.
+    pub fn new(shutdown: Shutdown) -> Self {
         Self {
             inner: Arc::new(Inner {
                 started: Instant::now(),
+                shutdown,
                 tasks: Mutex::default(),
                 readiness: Mutex::new(Readiness::Not("starting".to_owned())),
                 died: watch::Sender::new(None),
@@ -153,12 +158,6 @@ impl Health {
     }
 }
 
-impl Default for Health {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Heartbeat {
     /// The component lives.
     pub fn beat(&self) {
@@ -180,7 +179,7 @@ impl Drop for Handle {
         if self.task.finished.load(Ordering::Acquire) {
             return;
         }
-        if self.health.forget(&self.task) {
+        if self.health.forget(&self.task) && !self.health.shutdown.is_requested() {
             let sentence = format!("`{}` ended without saying so", self.task.name);
             self.health.died.send_replace(Some(sentence));
         }
@@ -218,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_component_is_stale_after_its_promise_and_fresh_after_a_beat() {
-        let health = Health::new();
+        let health = Health::new(Shutdown::new());
         let pump = health.task("pump-0", 2 * SECOND);
         tokio::time::advance(2 * SECOND).await;
         assert_eq!(health.stale(), Vec::<String>::new());
@@ -236,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_component_died_when_its_last_handle_is_dropped_without_finish() {
-        let health = Health::new();
+        let health = Health::new(Shutdown::new());
         let first = health.task("pump-0", SECOND);
         let second = first.clone();
         let finished = health.task("replay", SECOND);
@@ -250,8 +249,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn components_may_end_in_any_order_once_the_process_stops() {
+        let shutdown = Shutdown::new();
+        let health = Health::new(shutdown.clone());
+        let pump = health.task("pump-0", SECOND);
+        shutdown.request("SIGTERM");
+        drop(pump);
+        assert_eq!(health.stale(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
     async fn a_restarted_component_replaces_the_earlier_one() {
-        let health = Health::new();
+        let health = Health::new(Shutdown::new());
         let first = health.task("pump-0", SECOND);
         let _second = health.task("pump-0", SECOND);
         drop(first);
@@ -260,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_shows_its_reason() {
-        let health = Health::new();
+        let health = Health::new(Shutdown::new());
         assert_eq!(health.not_ready_reason().as_deref(), Some("starting"));
         health.ready();
         assert_eq!(health.not_ready_reason(), None);

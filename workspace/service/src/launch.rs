@@ -75,11 +75,12 @@ pub struct Process {
 impl Process {
     /// A process without signals and without an admin server, for tests of a `run` function.
     pub fn detached(info: ServiceInfo) -> Self {
+        let shutdown = Shutdown::new();
         Self {
             info,
             instance: format!("{}-detached", info.name),
-            shutdown: Shutdown::new(),
-            health: Health::new(),
+            shutdown: shutdown.clone(),
+            health: Health::new(shutdown),
             metrics: Registry::new(),
             admin_address: None,
         }
@@ -213,10 +214,6 @@ async fn supervise(
     };
     let death = async {
         let sentence = process.health.death().await;
-        // While stopping, components end in any order, and `run` reports what matters.
-        if process.shutdown.is_requested() {
-            std::future::pending::<()>().await;
-        }
         tracing::error!(error = sentence, "component died");
         process.shutdown.request(DEATH_REASON);
         tokio::time::sleep(DEATH_GRACE).await;

@@ -31,7 +31,7 @@ pub use environment::Environment;
 pub use names::{NAMES, SECTIONS};
 pub use problem::{ConfigError, Problems};
 
-use known::Known;
+use known::{Known, Place};
 use problem::Problem;
 
 /// The configuration of one binary: a struct with a field per section.
@@ -101,7 +101,7 @@ pub fn load<C: Settings>(
             .unwrap_or_default(),
         environment.prefixed_entries(&known, &mut problems),
         environment.named_entries(&known, &mut problems),
-        flags.iter().map(flag_entry).collect(),
+        flag_entries(flags, &known, &mut problems),
     ];
 
     if typed::<C>(&defaults, &layers).is_err() {
@@ -222,12 +222,24 @@ fn source_of(merged: &Value, key: &str) -> Option<String> {
     node.origin().map(str::to_owned)
 }
 
-fn flag_entry(flag: &Flag) -> Entry {
-    let source = flag.name.to_owned();
-    Entry {
-        path: flag.key.split('.').map(str::to_owned).collect(),
-        value: Value::new(Some(&source), ValueKind::String(flag.value.clone())),
+fn flag_entries(flags: &[Flag], known: &Known, problems: &mut Problems) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(flags.len());
+    for flag in flags {
+        let path: Vec<String> = flag.key.split('.').map(str::to_owned).collect();
+        if known.place(&path) == Place::Key {
+            let source = flag.name.to_owned();
+            let value = Value::new(Some(&source), ValueKind::String(flag.value.clone()));
+            entries.push(Entry { path, value });
+        } else {
+            let sentence = format!(
+                "`{}` is not a known key, {}",
+                flag.key,
+                known.advice(&path, false)
+            );
+            problems.push(Problem::new(flag.name, flag.key, sentence));
+        }
     }
+    entries
 }
 
 /// The defaults as a tree. `serde_json` in between keeps empty tables, empty lists and absent
