@@ -62,6 +62,10 @@ pub const MAX_KEY_BYTES: usize = 250;
 /// document still fits into one request to any engine.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
+/// A list ends early, after the document with which it passes this many bytes: a reader that asks
+/// for a thousand of the largest documents does not get gigabytes.
+pub const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
+
 /// A document as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredDocument {

@@ -32,7 +32,8 @@ pub trait DocumentStore: Send + Sync {
         documents: &[VersionedDocument],
     ) -> Result<Outcome, StoreError>;
 
-    /// At most `limit` orders, newest first: by record time, then by offset.
+    /// At most `limit` orders and about [`MAX_LIST_BYTES`](crate::document::MAX_LIST_BYTES), newest
+    /// first: by record time, then by offset.
     async fn recent_orders(&self, limit: usize) -> Result<Vec<OrderRecord>, StoreError>;
 
     /// The order of this id, with its payment and alert.
@@ -41,7 +42,8 @@ pub trait DocumentStore: Send + Sync {
     /// Totals of everything stored.
     async fn summary(&self) -> Result<Summary, StoreError>;
 
-    /// At most `limit` alerts, newest first: by record time, then by offset.
+    /// At most `limit` alerts and about [`MAX_LIST_BYTES`](crate::document::MAX_LIST_BYTES), newest
+    /// first: by record time, then by offset.
     async fn alerts(&self, limit: usize) -> Result<Vec<StoredDocument>, StoreError>;
 
     /// The slots since `since_ms` in which something arrived, oldest first, at most
@@ -73,7 +75,10 @@ pub fn open_observed(
     // Registered after opening: who waits for a locked file calls this again.
     let store = SqliteStore::open(&settings.sqlite, metrics.clone())?;
     metrics.register(registry).map_err(|error| {
-        StoreError::fatal("metrics", format!("can not register the store's metrics: {error}"))
+        StoreError::fatal(
+            "metrics",
+            format!("can not register the store's metrics: {error}"),
+        )
     })?;
     Ok(Arc::new(store))
 }

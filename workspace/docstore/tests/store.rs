@@ -303,6 +303,41 @@ async fn many_openers_of_a_file_that_does_not_exist_yet_share_one_store() {
     assert!(stores[0].describe().contains("orderflow.db"));
 }
 
+#[tokio::test]
+async fn a_list_of_the_largest_documents_ends_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let padding = "x".repeat(3 * 1024 * 1024);
+    for n in 0..8 {
+        let mut large = order(&n.to_string(), (0, n), n, "GB", Money("GBP", 1));
+        large.body.insert_str(1, &format!("\"note\":\"{padding}\","));
+        store.insert_first(Collection::Orders, &[large]).await.unwrap();
+    }
+    // 6 times 3 MiB pass 16 MiB.
+    assert_eq!(
+        keys(&store.recent_orders(1_000).await.unwrap()),
+        ["7", "6", "5", "4", "3", "2"]
+    );
+}
+
+#[tokio::test]
+async fn callers_that_give_up_do_not_use_up_the_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store
+        .insert_first(
+            Collection::Orders,
+            &[order("1", (0, 0), 1, "GB", Money("GBP", 1))],
+        )
+        .await
+        .unwrap();
+    for _ in 0..200 {
+        let given_up = tokio::time::timeout(std::time::Duration::ZERO, store.summary()).await;
+        drop(given_up);
+    }
+    assert_eq!(store.summary().await.unwrap().orders.documents, 1);
+}
+
 /// Not a benchmark, only its numbers: `cargo test -p docstore --release -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "prints a measurement"]

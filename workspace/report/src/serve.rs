@@ -1,10 +1,11 @@
 //! Opening the store, listening, watching the store, shutdown.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use docstore::{DocumentStore, StoreErrorKind, StoreSettings};
-use service::{Exit, Process};
+use service::{Exit, Heartbeat, Process};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -38,7 +39,9 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
     let address = listener.local_addr().map_err(unavailable)?;
     let router = crate::router_with(Arc::clone(&store), &config.report, metrics);
 
-    let watch = tokio::spawn(watch(store, process.clone()));
+    let heartbeat = process
+        .health
+        .task("store-watch", 3 * (PING_EVERY + PING_TIMEOUT));
     let shutdown = process.shutdown.clone();
     let stopping = process.shutdown.clone();
     tracing::info!(url = %format!("http://{address}/"), "report serves the page and its API");
@@ -48,8 +51,9 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         served = async { serve.await } => served.map_err(|error| Exit::failed(format!("serving on `{address}`: {error}"))),
         // A client that never reads its answer does not hold the process.
         () = async { stopping.requested().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+        never = watch(store.as_ref(), &process, &heartbeat) => match never {},
     };
-    watch.abort();
+    heartbeat.finish();
     served
 }
 
@@ -78,10 +82,7 @@ async fn open(settings: &StoreSettings, process: &Process) -> Result<Option<Arc<
 
 /// Ready while the store answers. A store that is away is a reason to wait, not to restart, so the
 /// heart beats on.
-async fn watch(store: Arc<dyn DocumentStore>, process: Process) {
-    let heartbeat = process
-        .health
-        .task("store-watch", 3 * (PING_EVERY + PING_TIMEOUT));
+async fn watch(store: &dyn DocumentStore, process: &Process, heartbeat: &Heartbeat) -> Infallible {
     let mut answered = None;
     loop {
         let ping = tokio::time::timeout(PING_TIMEOUT, store.ping()).await;
@@ -90,7 +91,7 @@ async fn watch(store: Arc<dyn DocumentStore>, process: Process) {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer in {} s", PING_TIMEOUT.as_secs())),
         };
-        if answered != Some(problem.is_none()) {
+        if answered != Some(problem.is_none()) && !process.shutdown.is_requested() {
             answered = Some(problem.is_none());
             match &problem {
                 None => process.health.ready(),
@@ -101,9 +102,6 @@ async fn watch(store: Arc<dyn DocumentStore>, process: Process) {
             }
         }
         heartbeat.beat();
-        tokio::select! {
-            () = tokio::time::sleep(PING_EVERY) => {}
-            () = process.shutdown.requested() => return heartbeat.finish(),
-        }
+        tokio::time::sleep(PING_EVERY).await;
     }
 }

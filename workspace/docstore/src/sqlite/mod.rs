@@ -21,7 +21,7 @@ mod schema;
 mod totals;
 mod writer;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -43,8 +43,8 @@ use writer::Writer;
 pub(crate) struct SqliteStore {
     file: File,
     writer: Writer,
-    readers: std::sync::Arc<Mutex<Vec<Connection>>>,
-    reads: Semaphore,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    reads: Arc<Semaphore>,
     metrics: StoreMetrics,
 }
 
@@ -58,8 +58,8 @@ impl SqliteStore {
         Ok(Self {
             file,
             writer,
-            reads: Semaphore::new(readers.len()),
-            readers: std::sync::Arc::new(Mutex::new(readers)),
+            reads: Arc::new(Semaphore::new(readers.len())),
+            readers: Arc::new(Mutex::new(readers)),
             metrics,
         })
     }
@@ -91,33 +91,32 @@ impl SqliteStore {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let start = Instant::now();
-        let closed = || StoreError::fatal("store_closed", format!("the store {} is closed", self.file));
-        let permit = self.reads.acquire().await.map_err(|_| closed())?;
+        let permit = Arc::clone(&self.reads)
+            .acquire_owned()
+            .await
+            .map_err(|_| StoreError::fatal("store_closed", format!("the store {} is closed", self.file)))?;
         let file = self.file.clone();
-        let readers = std::sync::Arc::clone(&self.readers);
+        let readers = Arc::clone(&self.readers);
         let run = move || -> Result<T, StoreError> {
-            let idle = readers
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .pop();
+            let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             // None only where a query panicked and took its connection with it.
             let connection = idle.map_or_else(|| file.open_reader(), Ok)?;
             let result = query(&connection);
             readers
                 .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .unwrap_or_else(PoisonError::into_inner)
                 .push(connection);
+            // Held to here, also when the caller has given up: as many queries run as there are
+            // connections.
+            drop(permit);
             result.map_err(|error| file.failure(&error))
         };
-        // A caller that gives up drops the permit while its query runs on; the next one then opens
-        // a connection of its own for a moment, so the pool is trimmed when it comes back.
         let result = tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| {
             Err(StoreError::fatal(
                 "query_panicked",
                 format!("query `{name}`: {error}"),
             ))
         });
-        drop(permit);
         match &result {
             Ok(_) => self.metrics.read(name, start.elapsed().as_secs_f64()),
             Err(error) => self.metrics.failed(error),

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::document::{Collection, OrderRecord, StoredDocument, Version};
+use crate::document::{Collection, MAX_LIST_BYTES, OrderRecord, StoredDocument, Version};
 use crate::summary::{Arrivals, Group, Summary, Total};
 
 use super::totals::parse_minor;
@@ -15,12 +15,14 @@ const ORDER_RECORD: &str = "SELECT
     FROM orders o LEFT JOIN payments p ON p.key = o.key LEFT JOIN alerts a ON a.key = o.key";
 
 pub(super) fn recent_orders(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<OrderRecord>> {
-    connection
-        .prepare(&format!(
-            "{ORDER_RECORD} ORDER BY o.record_time DESC, o.source_offset DESC, o.rowid DESC LIMIT ?1"
-        ))?
-        .query_map([rows_up_to(limit)], order_record)?
-        .collect()
+    let part = |part: &Option<StoredDocument>| part.as_ref().map_or(0, |part| part.body.len());
+    let mut statement = connection.prepare(&format!(
+        "{ORDER_RECORD} ORDER BY o.record_time DESC, o.source_offset DESC, o.rowid DESC LIMIT ?1"
+    ))?;
+    bounded(
+        statement.query_map([rows_up_to(limit)], order_record)?,
+        |record| record.order.body.len() + part(&record.payment) + part(&record.alert),
+    )
 }
 
 pub(super) fn order(connection: &Connection, id: &str) -> rusqlite::Result<Option<OrderRecord>> {
@@ -30,13 +32,31 @@ pub(super) fn order(connection: &Connection, id: &str) -> rusqlite::Result<Optio
 }
 
 pub(super) fn alerts(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<StoredDocument>> {
-    connection
-        .prepare(
-            "SELECT key, generation, source_offset, body FROM alerts
-             ORDER BY record_time DESC, source_offset DESC, rowid DESC LIMIT ?1",
-        )?
-        .query_map([rows_up_to(limit)], |row| document(row, 0))?
-        .collect()
+    let mut statement = connection.prepare(
+        "SELECT key, generation, source_offset, body FROM alerts
+         ORDER BY record_time DESC, source_offset DESC, rowid DESC LIMIT ?1",
+    )?;
+    bounded(
+        statement.query_map([rows_up_to(limit)], |row| document(row, 0))?,
+        |alert| alert.body.len(),
+    )
+}
+
+/// The rows up to the one with which they pass the bytes of a list.
+fn bounded<T>(
+    rows: impl Iterator<Item = rusqlite::Result<T>>,
+    bytes: impl Fn(&T) -> usize,
+) -> rusqlite::Result<Vec<T>> {
+    let (mut list, mut total) = (Vec::new(), 0);
+    for row in rows {
+        let row = row?;
+        total += bytes(&row);
+        list.push(row);
+        if total > MAX_LIST_BYTES {
+            break;
+        }
+    }
+    Ok(list)
 }
 
 /// One statement and so one moment: totals and documents of the same transaction.
