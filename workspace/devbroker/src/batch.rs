@@ -175,3 +175,85 @@ pub(crate) fn stamp(bytes: &mut [u8], base_offset: i64) {
         field.copy_from_slice(&LEADER_EPOCH.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::error::ResponseError::*;
+
+    use super::*;
+    use crate::samples::batch;
+
+    fn refused(change: impl FnOnce(&mut Vec<u8>)) -> ResponseError {
+        let mut bytes = batch(3, 1_000, None);
+        change(&mut bytes);
+        BatchHeader::check(&bytes).unwrap_err().error
+    }
+
+    /// Changes a field behind the checksum and makes the checksum fit again.
+    fn patched(at: usize, field: &[u8]) -> impl FnOnce(&mut Vec<u8>) {
+        move |bytes| {
+            bytes[at..at + field.len()].copy_from_slice(field);
+            let checksum = crc32c::crc32c(&bytes[CHECKSUMMED_FROM..]);
+            bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn a_sound_batch_tells_its_header() {
+        let sequenced = Sequenced {
+            producer_id: 9,
+            epoch: 1,
+            first: 5,
+            last: 7,
+        };
+        let header = BatchHeader::check(&batch(3, 1_000, Some(sequenced))).unwrap();
+        assert_eq!((header.records, header.max_timestamp), (3, 1_002));
+        assert_eq!(header.sequenced, Some(sequenced));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_batch_decides_the_code() {
+        assert_eq!(refused(|bytes| bytes.truncate(60)), CorruptMessage);
+        assert_eq!(refused(|bytes| bytes.truncate(70)), CorruptMessage);
+        assert_eq!(refused(|bytes| *bytes.last_mut().unwrap() ^= 1), CorruptMessage);
+        assert_eq!(
+            refused(|bytes| bytes[8..12].copy_from_slice(&(-1_i32).to_be_bytes())),
+            CorruptMessage
+        );
+        assert_eq!(
+            refused(|bytes| bytes.extend_from_slice(&batch(1, 0, None))),
+            InvalidRecord,
+            "two batches"
+        );
+        assert_eq!(refused(|bytes| bytes[16] = 1), InvalidRecord, "an old magic");
+        assert_eq!(
+            refused(patched(57, &9_i32.to_be_bytes())),
+            InvalidRecord,
+            "a wrong record count"
+        );
+        assert_eq!(refused(patched(21, &CONTROL.to_be_bytes())), InvalidRecord);
+        assert_eq!(
+            refused(patched(21, &TRANSACTIONAL.to_be_bytes())),
+            InvalidTxnState
+        );
+        assert_eq!(
+            refused(patched(21, &7_i16.to_be_bytes())),
+            UnsupportedCompressionType
+        );
+        assert_eq!(
+            refused(patched(43, &1_i64.to_be_bytes())),
+            InvalidRecord,
+            "a producer without a sequence"
+        );
+    }
+
+    #[test]
+    fn the_stamp_leaves_the_checksum_valid() {
+        let mut bytes = batch(2, 0, None);
+        bytes[12..16].copy_from_slice(&77_i32.to_be_bytes());
+        stamp(&mut bytes, 4_711);
+        assert_eq!(bytes[..8], 4_711_i64.to_be_bytes());
+        assert_eq!(bytes[12..16], LEADER_EPOCH.to_be_bytes());
+        BatchHeader::check(&bytes).unwrap();
+    }
+}

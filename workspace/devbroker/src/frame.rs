@@ -200,3 +200,104 @@ impl FrameBuilder {
         Some(self.frame)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_frame_is_its_length_and_its_parts_however_it_is_taken(
+            parts in prop::collection::vec(0..10_000_usize, 0..10),
+            steps in prop::collection::vec(1..7_000_usize, 1..50),
+        ) {
+            let mut builder = FrameBuilder::default();
+            let mut expected = Vec::new();
+            for (index, length) in parts.into_iter().enumerate() {
+                builder.head().put_u8(index as u8);
+                let part = vec![index as u8; length];
+                expected.push(index as u8);
+                expected.extend_from_slice(&part);
+                builder.append(&Bytes::from(part));
+            }
+            let mut frame = builder.finish().unwrap();
+            let mut taken = Vec::new();
+            for step in steps.into_iter().cycle() {
+                if frame.remaining() == 0 {
+                    break;
+                }
+                let step = step.min(frame.remaining());
+                let mut slices = [IoSlice::new(&[]); 4];
+                let used = frame.chunks_vectored(&mut slices);
+                let offered: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
+                prop_assert!(offered.starts_with(frame.chunk()));
+                taken.extend_from_slice(&frame.copy_to_bytes(step));
+            }
+            prop_assert_eq!(&taken[..4], (expected.len() as u32).to_be_bytes());
+            prop_assert_eq!(&taken[4..], &expected);
+        }
+    }
+
+    async fn read(budget: &FrameBudget, sent: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let sent = sent.to_vec();
+        let writing = tokio::spawn(async move { far.write_all(&sent).await });
+        let Some(length) = budget.read_length(&mut near).await? else {
+            return Ok(None);
+        };
+        let request = budget.read_body(&mut near, length).await?;
+        writing.await.unwrap().unwrap();
+        Ok(Some(request.bytes.to_vec()))
+    }
+
+    #[tokio::test]
+    async fn lengths_out_of_range_and_cut_frames_are_told_apart() {
+        let budget = FrameBudget::new(1_000_000, 0);
+        assert_eq!(read(&budget, &[]).await.unwrap(), None);
+        assert_eq!(
+            read(&budget, &[0, 0, 0, 2, 7, 8]).await.unwrap(),
+            Some(vec![7, 8])
+        );
+        assert!(matches!(
+            read(&budget, &[0, 0]).await,
+            Err(FrameError::Truncated {
+                length: 4,
+                missing: 2
+            })
+        ));
+        assert!(matches!(
+            read(&budget, &[0, 0, 0, 9, 1]).await,
+            Err(FrameError::Truncated {
+                length: 9,
+                missing: 8
+            })
+        ));
+        for length in [0, -1, i32::MAX, i32::MIN, 1_000_001] {
+            let refused = read(&budget, &i32::to_be_bytes(length)).await;
+            assert!(
+                matches!(refused, Err(FrameError::Length { .. })),
+                "{length}: {refused:?}"
+            );
+        }
+        let mut long = 900_000_i32.to_be_bytes().to_vec();
+        long.extend(std::iter::repeat_n(5, 900_000));
+        assert_eq!(read(&budget, &long).await.unwrap().unwrap().len(), 900_000);
+    }
+
+    #[tokio::test]
+    async fn the_memory_of_a_request_comes_back_when_it_was_handled() {
+        let budget = FrameBudget::new(10_000, 0);
+        let all = budget.units.available_permits();
+        let mut sent = 8_000_i32.to_be_bytes().to_vec();
+        sent.extend(std::iter::repeat_n(0, 8_000));
+        let mut socket = &sent[..];
+        let length = budget.read_length(&mut socket).await.unwrap().unwrap();
+        let request = budget.read_body(&mut socket, length).await.unwrap();
+        assert!(budget.units.available_permits() < all);
+        drop(request);
+        assert_eq!(budget.units.available_permits(), all);
+    }
+}

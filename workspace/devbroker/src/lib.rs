@@ -22,6 +22,8 @@ mod api;
 mod batch;
 mod broker;
 mod clock;
+#[cfg(test)]
+mod conformance;
 mod core;
 mod frame;
 mod groups;
@@ -32,6 +34,8 @@ mod partition;
 mod producers;
 mod record_times;
 mod retention;
+#[cfg(test)]
+mod samples;
 mod server;
 mod shape;
 mod stats;

@@ -168,3 +168,159 @@ impl PartitionLog {
         self.batches.partition_point(|batch| batch.last_offset < offset)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(records: i32, max_timestamp: i64) -> BatchHeader {
+        BatchHeader {
+            compression: Compression::None,
+            records,
+            base_timestamp: max_timestamp,
+            max_timestamp,
+            sequenced: None,
+        }
+    }
+
+    fn append(log: &mut PartitionLog, records: i32, bytes: usize) -> i64 {
+        log.append(&header(records, 0), BytesMut::zeroed(bytes), 0)
+    }
+
+    fn base_offset(batch: &Bytes) -> i64 {
+        i64::from_be_bytes(batch[..8].try_into().unwrap())
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Append { records: i32, bytes: usize },
+        DropOldest,
+        DeleteBefore(i64),
+        Read { offset: i64, max_bytes: usize },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..20_i32, 61..500_usize).prop_map(|(records, bytes)| Step::Append { records, bytes }),
+            1 => Just(Step::DropOldest),
+            1 => (0..300_i64).prop_map(Step::DeleteBefore),
+            4 => (-2..300_i64, 0..2_000_usize).prop_map(|(offset, max_bytes)| Step::Read { offset, max_bytes }),
+        ]
+    }
+
+    /// A log that keeps for each offset which batch has it.
+    #[derive(Default)]
+    struct Model {
+        batch_of: Vec<i64>,
+        sizes: std::collections::BTreeMap<i64, usize>,
+        start: i64,
+    }
+
+    impl Model {
+        fn end(&self) -> i64 {
+            self.batch_of.len() as i64
+        }
+
+        fn kept_bytes(&self) -> u64 {
+            let first_kept = self
+                .batch_of
+                .get(self.start as usize)
+                .copied()
+                .unwrap_or(i64::MAX);
+            self.sizes.range(first_kept..).map(|(_, size)| *size as u64).sum()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_offset_between_start_and_end_is_readable_and_no_other(steps in prop::collection::vec(step(), 1..80)) {
+            let mut log = PartitionLog::default();
+            let mut model = Model::default();
+            for step in steps {
+                match step {
+                    Step::Append { records, bytes } => {
+                        let base = append(&mut log, records, bytes);
+                        prop_assert_eq!(base, model.end());
+                        model.sizes.insert(base, bytes);
+                        model.batch_of.extend(std::iter::repeat_n(base, records as usize));
+                    }
+                    Step::DropOldest => {
+                        let before = log.start();
+                        if let Some(dropped) = log.drop_oldest() {
+                            prop_assert_eq!(dropped.records as i64, log.start() - before);
+                            model.start = log.start();
+                        }
+                        prop_assert!(log.end() == 0 || log.start() < log.end() || before == log.end(), "the newest batch stays");
+                    }
+                    Step::DeleteBefore(offset) => {
+                        let result = log.delete_before(offset);
+                        prop_assert_eq!(result.is_err(), offset > model.end());
+                        if result.is_ok() {
+                            model.start = model.start.max(offset);
+                        }
+                    }
+                    Step::Read { offset, max_bytes } => {
+                        let readable = offset >= model.start && offset <= model.end();
+                        let read = log.read(offset, max_bytes, true);
+                        prop_assert_eq!(read.is_ok(), readable);
+                        let Ok(read) = read else { continue };
+                        prop_assert_eq!(read.batches.is_empty(), offset == model.end());
+                        if let Some(first) = read.batches.first() {
+                            prop_assert_eq!(base_offset(first), model.batch_of[offset as usize]);
+                            prop_assert!(read.batches.len() == 1 || read.bytes <= max_bytes);
+                        }
+                        // What follows is what was appended next, without a hole.
+                        let mut expected = read.batches.first().map(base_offset);
+                        for batch in &read.batches {
+                            prop_assert_eq!(Some(base_offset(batch)), expected);
+                            expected = model.sizes.range(base_offset(batch) + 1..).next().map(|(base, _)| *base);
+                        }
+                    }
+                }
+                prop_assert_eq!((log.start(), log.end()), (model.start, model.end()));
+                prop_assert_eq!(log.bytes(), model.kept_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_limit_is_read_alone() {
+        let mut log = PartitionLog::default();
+        append(&mut log, 1, 1_000);
+        append(&mut log, 1, 1_000);
+        assert_eq!(log.read(0, 10, true).unwrap().batches.len(), 1);
+        assert_eq!(log.read(0, 10, false).unwrap().batches.len(), 0);
+        assert_eq!(log.read(0, 2_000, false).unwrap().batches.len(), 2);
+    }
+
+    #[test]
+    fn the_newest_batch_is_never_dropped() {
+        let mut log = PartitionLog::default();
+        assert_eq!(log.drop_oldest(), None);
+        append(&mut log, 5, 100);
+        assert_eq!(log.drop_oldest(), None);
+        append(&mut log, 5, 100);
+        assert_eq!(
+            log.drop_oldest(),
+            Some(Dropped {
+                records: 5,
+                bytes: 100
+            })
+        );
+        assert_eq!(log.drop_oldest(), None);
+        assert_eq!((log.start(), log.end()), (5, 10));
+    }
+
+    #[test]
+    fn the_latest_batch_is_the_first_with_the_largest_time() {
+        let mut log = PartitionLog::default();
+        for timestamp in [5, 9, 9, 1] {
+            log.append(&header(1, timestamp), BytesMut::zeroed(61), 0);
+        }
+        assert_eq!(log.latest().unwrap().base_offset, 1);
+        let offsets: Vec<i64> = log.candidates(6).map(|batch| batch.base_offset).collect();
+        assert_eq!(offsets, [1, 2]);
+    }
+}

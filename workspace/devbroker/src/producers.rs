@@ -134,3 +134,133 @@ fn out_of_order(batch: &Sequenced, expected: i32) -> Refusal {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(epoch: i16, first: i32, last: i32) -> Sequenced {
+        Sequenced {
+            producer_id: 7,
+            epoch,
+            first,
+            last,
+        }
+    }
+
+    fn error(producers: &Producers, batch: &Sequenced) -> ResponseError {
+        producers.judge(batch).unwrap_err().error
+    }
+
+    #[test]
+    fn the_last_five_batches_are_known_again_and_older_ones_are_out_of_order() {
+        let mut producers = Producers::default();
+        for number in 0..6 {
+            let batch = batch(0, number * 10, number * 10 + 9);
+            assert_eq!(producers.judge(&batch), Ok(Verdict::New));
+            producers.record(&batch, i64::from(number) * 100, 0);
+        }
+        for number in 1..6 {
+            let again = batch(0, number * 10, number * 10 + 9);
+            let base_offset = i64::from(number) * 100;
+            assert_eq!(producers.judge(&again), Ok(Verdict::Duplicate { base_offset }));
+        }
+        assert_eq!(
+            error(&producers, &batch(0, 0, 9)),
+            ResponseError::OutOfOrderSequenceNumber
+        );
+        assert_eq!(
+            error(&producers, &batch(0, 50, 58)),
+            ResponseError::OutOfOrderSequenceNumber,
+            "half a repeat"
+        );
+        assert_eq!(
+            error(&producers, &batch(0, 70, 79)),
+            ResponseError::OutOfOrderSequenceNumber,
+            "a gap"
+        );
+        assert_eq!(producers.judge(&batch(0, 60, 60)), Ok(Verdict::New));
+    }
+
+    #[test]
+    fn a_new_epoch_begins_at_zero_and_fences_the_old_one() {
+        let mut producers = Producers::default();
+        producers.record(&batch(3, 0, 4), 0, 0);
+        assert_eq!(
+            error(&producers, &batch(2, 5, 5)),
+            ResponseError::InvalidProducerEpoch
+        );
+        assert_eq!(
+            error(&producers, &batch(4, 5, 5)),
+            ResponseError::OutOfOrderSequenceNumber
+        );
+        assert_eq!(
+            producers.judge(&batch(4, 0, 4)),
+            Ok(Verdict::New),
+            "not a repeat: another epoch"
+        );
+        producers.record(&batch(4, 0, 4), 5, 1);
+        assert_eq!(
+            error(&producers, &batch(3, 5, 5)),
+            ResponseError::InvalidProducerEpoch
+        );
+    }
+
+    #[test]
+    fn sequences_go_on_at_zero_after_the_largest_number() {
+        let mut producers = Producers::default();
+        let last = batch(0, i32::MAX - 1, advance(i32::MAX - 1, 3));
+        assert_eq!(last.last, 1, "MAX - 1, MAX, 0, 1");
+        producers.record(&last, 0, 0);
+        assert_eq!(producers.judge(&batch(0, 2, 2)), Ok(Verdict::New));
+    }
+
+    #[test]
+    fn a_producer_of_whom_nothing_is_known_may_begin_anywhere() {
+        assert_eq!(
+            Producers::default().judge(&batch(0, 4_711, 4_712)),
+            Ok(Verdict::New)
+        );
+    }
+
+    #[test]
+    fn the_producer_that_was_silent_longest_is_forgotten_first() {
+        let mut producers = Producers::default();
+        for id in 0..=REMEMBERED_PRODUCERS as i64 {
+            let batch = Sequenced {
+                producer_id: id,
+                epoch: 0,
+                first: 0,
+                last: 0,
+            };
+            producers.record(&batch, id, if id == 0 { 1_000_000 } else { id as u64 });
+        }
+        assert_eq!(producers.by_id.len(), REMEMBERED_PRODUCERS);
+        assert!(producers.by_id.contains_key(&0) && !producers.by_id.contains_key(&1));
+    }
+
+    proptest! {
+        /// A producer with five batches in flight, whose requests are repeated at random: the log has
+        /// each batch once, in order, and each answer names the offset of the first append.
+        #[test]
+        fn repeats_never_append_twice(sizes in prop::collection::vec(1..50_i32, 1..60),
+                                      repeats in prop::collection::vec(0..5_usize, 60)) {
+            let mut producers = Producers::default();
+            let mut sent: Vec<(Sequenced, i64)> = Vec::new();
+            let (mut sequence, mut end) = (i32::MAX - 100, 0_i64);
+            for (size, back) in sizes.into_iter().zip(repeats) {
+                let new = batch(0, sequence, advance(sequence, size - 1));
+                prop_assert_eq!(producers.judge(&new), Ok(Verdict::New));
+                producers.record(&new, end, 0);
+                sent.push((new, end));
+                sequence = advance(sequence, size);
+                end += i64::from(size);
+                if let Some((again, base_offset)) = sent.iter().rev().nth(back) {
+                    prop_assert_eq!(producers.judge(again), Ok(Verdict::Duplicate { base_offset: *base_offset }));
+                }
+            }
+        }
+    }
+}

@@ -426,3 +426,121 @@ impl Walk<'_> {
         Err(ShapeError::Length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::Decodable;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::samples;
+    use crate::versions::SUPPORTED;
+
+    fn every_request() -> Vec<(ApiKey, i16)> {
+        SUPPORTED
+            .iter()
+            .flat_map(|api| (api.min..=api.max).map(|version| (api.key, version)))
+            .collect()
+    }
+
+    #[test]
+    fn the_walk_ends_exactly_where_the_codec_ends() {
+        for (key, version) in every_request() {
+            let body = samples::request(key, version);
+            let Shape(flexible_from, fields) = shape(key).unwrap();
+            let mut walk = Walk {
+                rest: &body,
+                version,
+                compact: version >= flexible_from,
+                elements: 0,
+            };
+            assert_eq!(walk.structure(fields), Ok(()), "{key:?} {version}");
+            assert!(
+                walk.rest.is_empty(),
+                "{key:?} {version}: {} bytes left",
+                walk.rest.len()
+            );
+            for length in 0..body.len() {
+                assert!(
+                    check(key, version, &body[..length]).is_err(),
+                    "{key:?} {version} cut at {length}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_announced_array_that_is_not_there_is_refused() {
+        // Metadata version 1: an array of 2,147,483,647 topics, and nothing behind it.
+        assert_eq!(
+            check(ApiKey::Metadata, 1, &i32::MAX.to_be_bytes()),
+            Err(ShapeError::TooManyElements)
+        );
+        assert_eq!(
+            check(ApiKey::Metadata, 1, &400_000_i32.to_be_bytes()),
+            Err(ShapeError::Truncated)
+        );
+        assert_eq!(
+            check(ApiKey::Metadata, 1, &(-2_i32).to_be_bytes()),
+            Err(ShapeError::Length)
+        );
+        // Metadata version 9: the same as a varint.
+        assert_eq!(
+            check(ApiKey::Metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+            Err(ShapeError::TooManyElements)
+        );
+        assert_eq!(check(ApiKey::Metadata, 9, &[0xff; 9]), Err(ShapeError::Length));
+    }
+
+    /// Decodes with the codec what the walk let through. Memory and panics are what is tested.
+    fn decode(key: ApiKey, version: i16, body: &[u8]) {
+        if check(key, version, body).is_err() {
+            return;
+        }
+        let mut bytes = bytes::Bytes::copy_from_slice(body);
+        use kafka_protocol::messages::*;
+        let decoded = match key {
+            ApiKey::Produce => ProduceRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::Fetch => FetchRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::ListOffsets => ListOffsetsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::Metadata => MetadataRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::OffsetCommit => OffsetCommitRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::OffsetFetch => OffsetFetchRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::JoinGroup => JoinGroupRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::SyncGroup => SyncGroupRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::LeaveGroup => LeaveGroupRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::CreateTopics => CreateTopicsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::CreatePartitions => CreatePartitionsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::DescribeConfigs => DescribeConfigsRequest::decode(&mut bytes, version).map(drop),
+            _ => RequestHeader::decode(&mut bytes, 2).map(drop),
+        };
+        drop(decoded);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn damaged_requests_neither_panic_nor_ask_for_much_memory(
+            pick in any::<prop::sample::Index>(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let (key, version) = *pick.get(&every_request());
+            let mut body = samples::request(key, version).to_vec();
+            prop_assume!(!body.is_empty());
+            for (place, byte) in damage {
+                *place.get_mut(&mut body) = byte;
+            }
+            decode(key, version, &body);
+        }
+
+        #[test]
+        fn random_bytes_neither_panic_nor_ask_for_much_memory(
+            pick in any::<prop::sample::Index>(),
+            body in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let (key, version) = *pick.get(&every_request());
+            decode(key, version, &body);
+        }
+    }
+}

@@ -256,3 +256,73 @@ fn end_structure(head: &mut BytesMut, compact: bool) {
         head.put_u8(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf;
+    use kafka_protocol::messages::{ApiKey, FetchResponse};
+    use kafka_protocol::protocol::Decodable;
+
+    use super::*;
+    use crate::versions::SUPPORTED;
+
+    #[test]
+    fn the_codec_reads_what_is_encoded_here_in_each_version() {
+        let large = Bytes::from(vec![7; 50_000]);
+        let small = Bytes::from_static(b"small");
+        let found = Found {
+            topics: vec![FoundTopic {
+                name: "orders".to_owned(),
+                partitions: vec![
+                    FoundPartition {
+                        index: 0,
+                        error: None,
+                        bounds: Bounds { start: 3, end: 99 },
+                        batches: vec![small.clone(), large.clone(), small.clone()],
+                    },
+                    FoundPartition {
+                        index: 5,
+                        error: Some(ResponseError::OffsetOutOfRange),
+                        bounds: Bounds { start: 3, end: 4 },
+                        batches: Vec::new(),
+                    },
+                ],
+            }],
+            ..Found::default()
+        };
+        let range = SUPPORTED
+            .iter()
+            .find(|api| api.key as i16 == ApiKey::Fetch as i16)
+            .unwrap();
+        for version in range.min..=range.max {
+            let context = RequestContext {
+                key: ApiKey::Fetch,
+                version,
+                correlation_id: 42,
+                client_id: String::new(),
+                local: ([127, 0, 0, 1], 1).into(),
+                peer: ([127, 0, 0, 1], 2).into(),
+            };
+            let mut frame = encode(&context, &found).unwrap();
+            let mut bytes = frame.copy_to_bytes(frame.remaining());
+            assert_eq!(bytes.get_i32() as usize, bytes.len());
+            assert_eq!(bytes.get_i32(), 42);
+            if version >= COMPACT_SINCE {
+                assert_eq!(bytes.get_u8(), 0);
+            }
+            let response = FetchResponse::decode(&mut bytes, version).unwrap();
+            assert!(bytes.is_empty(), "version {version}");
+            assert_eq!(response.session_id, 0);
+            let topic = &response.responses[0];
+            assert_eq!(topic.topic.as_str(), "orders");
+            let first = &topic.partitions[0];
+            assert_eq!((first.partition_index, first.error_code), (0, 0));
+            assert_eq!((first.high_watermark, first.last_stable_offset), (99, 99));
+            assert_eq!(first.log_start_offset, if version >= 5 { 3 } else { -1 });
+            assert_eq!(first.records, Some([&*small, &*large, &*small].concat().into()));
+            let second = &topic.partitions[1];
+            assert_eq!((second.partition_index, second.error_code), (5, 1));
+            assert_eq!(second.records.as_deref().unwrap_or_default(), b"");
+        }
+    }
+}

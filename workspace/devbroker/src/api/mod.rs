@@ -88,8 +88,8 @@ pub(crate) async fn answer(
     body: Bytes,
 ) -> Result<Answer, Malformed> {
     match context.key {
-        ApiKey::Produce => return produce::produce(core, context, context.decode(body)?),
-        ApiKey::Fetch => return Ok(fetch::fetch(core, context, context.decode(body)?).await),
+        ApiKey::Produce => produce::produce(core, context, context.decode(body)?),
+        ApiKey::Fetch => Ok(fetch::fetch(core, context, context.decode(body)?).await),
         ApiKey::ApiVersions => context.answer(&versions::versions()),
         ApiKey::Metadata => context.answer(&metadata::metadata(core, context, context.decode(body)?)),
         ApiKey::DescribeCluster => context.answer(&cluster::describe(core, context, &context.decode(body)?)),

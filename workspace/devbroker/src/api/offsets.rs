@@ -176,9 +176,12 @@ async fn positions(
         .collect())
 }
 
+/// A topic with its partitions and their positions.
+type TopicPositions = (String, Vec<(i32, Option<Committed>)>);
+
 /// Neighbours with the same topic become one entry; the order stays.
-fn by_topic(found: Vec<Found>) -> Vec<(String, Vec<(i32, Option<Committed>)>)> {
-    let mut topics: Vec<(String, Vec<(i32, Option<Committed>)>)> = Vec::new();
+fn by_topic(found: Vec<Found>) -> Vec<TopicPositions> {
+    let mut topics: Vec<TopicPositions> = Vec::new();
     for (topic, partition, committed) in found {
         match topics.last_mut() {
             Some((last, partitions)) if *last == topic => partitions.push((partition, committed)),
@@ -196,7 +199,7 @@ fn nothing() -> Committed {
     }
 }
 
-fn batched((topic, partitions): (String, Vec<(i32, Option<Committed>)>)) -> OffsetFetchResponseTopics {
+fn batched((topic, partitions): TopicPositions) -> OffsetFetchResponseTopics {
     let partitions = partitions.into_iter().map(|(partition, committed)| {
         let committed = committed.unwrap_or_else(nothing);
         OffsetFetchResponsePartitions::default()
@@ -211,7 +214,7 @@ fn batched((topic, partitions): (String, Vec<(i32, Option<Committed>)>)) -> Offs
         .with_partitions(partitions)
 }
 
-fn single((topic, partitions): (String, Vec<(i32, Option<Committed>)>)) -> OffsetFetchResponseTopic {
+fn single((topic, partitions): TopicPositions) -> OffsetFetchResponseTopic {
     let partitions = partitions.into_iter().map(|(partition, committed)| {
         let committed = committed.unwrap_or_else(nothing);
         OffsetFetchResponsePartition::default()

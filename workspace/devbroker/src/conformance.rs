@@ -1,0 +1,113 @@
+//! Each advertised version of each request, over a real socket: answered, and readable to the end.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::samples;
+use crate::versions::SUPPORTED;
+use crate::{Broker, Options};
+
+async fn call(stream: &mut TcpStream, key: ApiKey, version: i16, body: &[u8]) -> Bytes {
+    let header = RequestHeader::default()
+        .with_request_api_key(key as i16)
+        .with_request_api_version(version)
+        .with_correlation_id(7_000 + i32::from(version))
+        .with_client_id(Some(StrBytes::from_static_str("conformance")));
+    let mut request = BytesMut::new();
+    header
+        .encode(&mut request, key.request_header_version(version))
+        .unwrap();
+    request.put_slice(body);
+    let length = request.len() as u32 - 4;
+    request[..4].copy_from_slice(&length.to_be_bytes());
+    stream.write_all(&request).await.unwrap();
+    let length = stream
+        .read_i32()
+        .await
+        .unwrap_or_else(|error| panic!("{key:?} {version}: {error}"));
+    let mut response = vec![0; length as usize];
+    stream.read_exact(&mut response).await.unwrap();
+    let mut response = Bytes::from(response);
+    let header = ResponseHeader::decode(&mut response, key.response_header_version(version)).unwrap();
+    assert_eq!(header.correlation_id, 7_000 + i32::from(version));
+    response
+}
+
+/// Decodes a response and returns what is left of it.
+fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Bytes {
+    macro_rules! response {
+        ($($name:ident => $response:ty),* $(,)?) => {
+            match key {
+                $(ApiKey::$name => drop(<$response>::decode(&mut body, version).unwrap()),)*
+                other => panic!("no decoder for {other:?}"),
+            }
+        };
+    }
+    response! {
+        Produce => ProduceResponse, Fetch => FetchResponse, ListOffsets => ListOffsetsResponse,
+        Metadata => MetadataResponse, OffsetCommit => OffsetCommitResponse,
+        OffsetFetch => OffsetFetchResponse, FindCoordinator => FindCoordinatorResponse,
+        JoinGroup => JoinGroupResponse, Heartbeat => HeartbeatResponse, LeaveGroup => LeaveGroupResponse,
+        SyncGroup => SyncGroupResponse, DescribeGroups => DescribeGroupsResponse,
+        ListGroups => ListGroupsResponse, ApiVersions => ApiVersionsResponse,
+        CreateTopics => CreateTopicsResponse, DeleteTopics => DeleteTopicsResponse,
+        DeleteRecords => DeleteRecordsResponse, InitProducerId => InitProducerIdResponse,
+        OffsetForLeaderEpoch => OffsetForLeaderEpochResponse, DescribeConfigs => DescribeConfigsResponse,
+        CreatePartitions => CreatePartitionsResponse, DeleteGroups => DeleteGroupsResponse,
+        DescribeCluster => DescribeClusterResponse,
+    }
+    body
+}
+
+#[tokio::test]
+async fn every_advertised_version_is_answered_in_its_own_format() {
+    let broker = Broker::start(Options::default()).await.unwrap();
+    broker.create_topic("topic", 1).unwrap();
+    let mut stream = TcpStream::connect(broker.address()).await.unwrap();
+    for api in SUPPORTED {
+        for version in api.min..=api.max {
+            let body = samples::request(api.key, version);
+            let response = call(&mut stream, api.key, version, &body).await;
+            let rest = decode(api.key, version, response);
+            assert!(
+                rest.is_empty(),
+                "{:?} {version}: {} bytes too many",
+                api.key,
+                rest.remaining()
+            );
+        }
+    }
+    assert_eq!(broker.stats().malformed_total, 0);
+    broker.stop().await;
+}
+
+/// What is refused has other fields set than what is accepted, and must be encodable too.
+#[tokio::test]
+async fn every_advertised_version_is_answered_about_things_that_do_not_exist() {
+    let broker = Broker::start(Options::default()).await.unwrap();
+    let mut stream = TcpStream::connect(broker.address()).await.unwrap();
+    for api in SUPPORTED {
+        for version in api.min..=api.max {
+            let body = samples::request(api.key, version);
+            let response = call(&mut stream, api.key, version, &body).await;
+            assert!(decode(api.key, version, response).is_empty());
+        }
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_of_api_versions_that_is_too_new_is_answered_in_version_0() {
+    let broker = Broker::start(Options::default()).await.unwrap();
+    let mut stream = TcpStream::connect(broker.address()).await.unwrap();
+    let body = samples::request(ApiKey::ApiVersions, 3);
+    let mut response = call(&mut stream, ApiKey::ApiVersions, 99, &body).await;
+    let versions = ApiVersionsResponse::decode(&mut response, 0).unwrap();
+    assert_eq!(versions.error_code, 35);
+    assert_eq!(versions.api_keys.len(), SUPPORTED.len());
+    // The connection lives on.
+    call(&mut stream, ApiKey::ApiVersions, 3, &body).await;
+}
