@@ -17,6 +17,7 @@ async fn call(stream: &mut TcpStream, key: ApiKey, version: i16, body: &[u8]) ->
         .with_correlation_id(7_000 + i32::from(version))
         .with_client_id(Some(StrBytes::from_static_str("conformance")));
     let mut request = BytesMut::new();
+    request.put_i32(0);
     header
         .encode(&mut request, key.request_header_version(version))
         .unwrap();
