@@ -253,6 +253,15 @@ fn defaults_of<C: Settings>() -> Result<Value, ConfigError> {
             sections.extend(part);
         }
     }
+    // A section that is missing there would be an error in the file for every other service.
+    if let Some(section) = sections
+        .keys()
+        .find(|section| !SECTIONS.contains(&section.as_str()))
+    {
+        return Err(ConfigError::internal(&format!(
+            "`{section}` is missing in `service::config::SECTIONS`"
+        )));
+    }
     Ok(tree(serde_json::Value::Object(sections)))
 }
 

@@ -10,6 +10,7 @@ pub const SECTIONS: &[&str] = &[
     "orders",
     "topics",
     "stream",
+    "orders",
     "store",
     "intake",
     "producer",
