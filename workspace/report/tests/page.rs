@@ -80,19 +80,26 @@ fn picture(name: &str) -> PathBuf {
     folder.join(format!("{name}.png"))
 }
 
-async fn browser() -> Option<Browser> {
-    let browser = Browser::start().await;
-    // CI says that everything is installed, so there a missing browser is a failure.
-    #[allow(clippy::disallowed_methods)]
-    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    if browser.is_none() {
+/// Runs the test in a browser and closes it, also when the test fails: the driver's end alone would
+/// leave Chromium running.
+async fn in_browser<T: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Arc<Browser>) -> T) {
+    let Some(browser) = Browser::start().await else {
+        // CI says that everything is installed, so there a missing browser is a failure.
+        #[allow(clippy::disallowed_methods)]
+        let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
         assert!(
             !in_ci,
             "chromedriver is missing: install the packages `chromium` and `chromium-driver`"
         );
         println!("skipped: chromedriver is not installed (Debian: chromium, chromium-driver)");
+        return;
+    };
+    let browser = Arc::new(browser);
+    let ended = tokio::spawn(test(Arc::clone(&browser))).await;
+    browser.close().await;
+    if let Err(failure) = ended {
+        std::panic::resume_unwind(failure.into_panic());
     }
-    browser
 }
 
 async fn history(store: &Arc<dyn DocumentStore>, count: i64) {
@@ -119,117 +126,118 @@ async fn history(store: &Arc<dyn DocumentStore>, count: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_arrive_totals_change_and_nothing_in_an_order_becomes_markup() {
-    let Some(browser) = browser().await else { return };
-    let (_folder, store) = store();
-    let server = Server::start(report::router(Arc::clone(&store))).await;
-    browser.size(1280, 900).await;
-    browser.open(&server.url("/")).await;
-    browser.until("document.body.dataset.state === 'live'").await;
-    browser
-        .until("document.getElementById('no-rows-what').textContent === 'No orders yet'")
-        .await;
-    browser.screenshot(&picture("empty-1280-light"), 1280, 900).await;
+    in_browser(|browser| async move {
+        let (_folder, store) = store();
+        let server = Server::start(report::router(Arc::clone(&store))).await;
+        browser.size(1280, 900).await;
+        browser.open(&server.url("/")).await;
+        browser.until("document.body.dataset.state === 'live'").await;
+        browser
+            .until("document.getElementById('no-rows-what').textContent === 'No orders yet'")
+            .await;
+        browser.screenshot(&picture("empty-1280-light"), 1280, 900).await;
 
-    let first = Sample {
-        customer: MARKUP.into(),
-        record_time: Some(now_ms()),
-        ..sample(1, 0)
-    };
-    common::write(&store, &[first]).await;
-    browser.until(&format!("{ROWS} === 1")).await;
-    browser
-        .until("document.getElementById('orders-count').textContent === '1'")
-        .await;
-    let shown = browser
-        .run("return document.querySelector('#rows tr').children[2].textContent")
-        .await;
-    assert_eq!(shown, MARKUP);
-    let tags = browser
-        .run("return [document.querySelectorAll('tbody img').length, window.hacked ?? null]")
-        .await;
-    assert_eq!(tags, json!([0, null]));
+        let first = Sample {
+            customer: MARKUP.into(),
+            record_time: Some(now_ms()),
+            ..sample(1, 0)
+        };
+        common::write(&store, &[first]).await;
+        browser.until(&format!("{ROWS} === 1")).await;
+        browser
+            .until("document.getElementById('orders-count').textContent === '1'")
+            .await;
+        let shown = browser
+            .run("return document.querySelector('#rows tr').children[2].textContent")
+            .await;
+        assert_eq!(shown, MARKUP);
+        let tags = browser
+            .run("return [document.querySelectorAll('tbody img').length, window.hacked ?? null]")
+            .await;
+        assert_eq!(tags, json!([0, null]));
 
-    // Numbers that a float can not hold, an id that must be encoded in a link.
-    let exact = Sample {
-        text_id: Some("9007199254740993".into()),
-        minor: 900_719_925_474_099_311,
-        currency: "USD",
-        amount: "9007199254740993.11",
-        level: Some("Critical"),
-        score: 97,
-        status: None,
-        ..sample(2, now_ms() + 1)
-    };
-    let slash = Sample {
-        text_id: Some("a/b?<c>".into()),
-        ..sample(3, now_ms() + 2)
-    };
-    common::write(&store, &[exact, slash]).await;
-    browser.until(&format!("{ROWS} === 3")).await;
-    let cells = browser
-        .run("return [...document.querySelectorAll('#rows tr')].map(r => r.innerText)")
-        .await;
-    assert!(
-        cells[0].as_str().unwrap().contains("a/b?<c>"),
-        "newest first: {cells}"
-    );
-    let exact = cells[1].as_str().unwrap();
-    assert!(
-        exact.contains("9007199254740993") && exact.contains("9,007,199,254,740,993.11"),
-        "{exact}"
-    );
-    assert!(
-        exact.contains("Waiting") && exact.contains("Critical 97"),
-        "{exact}"
-    );
-    let link = browser.run("return document.querySelector('#rows a').href").await;
-    let answer = reqwest::get(link.as_str().unwrap()).await.unwrap();
-    assert_eq!(answer.status(), 200, "the link of an order leads to it");
+        // Numbers that a float can not hold, an id that must be encoded in a link.
+        let exact = Sample {
+            text_id: Some("9007199254740993".into()),
+            minor: 900_719_925_474_099_311,
+            currency: "USD",
+            amount: "9007199254740993.11",
+            level: Some("Critical"),
+            score: 97,
+            status: None,
+            ..sample(2, now_ms() + 1)
+        };
+        let slash = Sample {
+            text_id: Some("a/b?<c>".into()),
+            ..sample(3, now_ms() + 2)
+        };
+        common::write(&store, &[exact, slash]).await;
+        browser.until(&format!("{ROWS} === 3")).await;
+        let cells = browser
+            .run("return [...document.querySelectorAll('#rows tr')].map(r => r.innerText)")
+            .await;
+        assert!(
+            cells[0].as_str().unwrap().contains("a/b?<c>"),
+            "newest first: {cells}"
+        );
+        let exact = cells[1].as_str().unwrap();
+        assert!(
+            exact.contains("9007199254740993") && exact.contains("9,007,199,254,740,993.11"),
+            "{exact}"
+        );
+        assert!(
+            exact.contains("Waiting") && exact.contains("Critical 97"),
+            "{exact}"
+        );
+        let link = browser.run("return document.querySelector('#rows a').href").await;
+        let answer = reqwest::get(link.as_str().unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200, "the link of an order leads to it");
 
-    history(&store, 120).await;
-    browser.until(&format!("{ROWS} === 50")).await;
-    browser
-        .until("document.getElementById('orders-note').textContent === 'Showing the newest 50 of 122'")
+        history(&store, 120).await;
+        browser.until(&format!("{ROWS} === 50")).await;
+        browser
+            .until("document.getElementById('orders-note').textContent === 'Showing the newest 50 of 122'")
+            .await;
+        // A few more light up; the table does not grow.
+        common::write(
+            &store,
+            &(1_001..1_004)
+                .map(|id| sample(id, now_ms() + id))
+                .collect::<Vec<_>>(),
+        )
         .await;
-    // A few more light up; the table does not grow.
-    common::write(
-        &store,
-        &(1_001..1_004)
-            .map(|id| sample(id, now_ms() + id))
-            .collect::<Vec<_>>(),
-    )
+        browser
+            .until("document.querySelectorAll('#rows tr.arrived').length === 3")
+            .await;
+        browser
+            .screenshot(&picture("arriving-1280-light"), 1280, 900)
+            .await;
+        browser
+            .until("document.getElementById('orders-count').textContent === '125'")
+            .await;
+        assert_eq!(browser.run(&format!("return {ROWS}")).await, 50);
+        browser
+            .until("document.querySelectorAll('#arrivals path.orders').length > 0")
+            .await;
+
+        // Without a mouse: the first Tab reaches the skip link, and pausing stops the updates.
+        browser.run("document.getElementById('pause').click()").await;
+        browser
+            .until("document.getElementById('connection').textContent === 'Paused'")
+            .await;
+        common::write(&store, &[sample(2_000, now_ms() + 9_000)]).await;
+        browser.run("document.getElementById('pause').click()").await;
+        browser
+            .until("document.getElementById('orders-count').textContent === '126'")
+            .await;
+        assert_eq!(browser.console_errors().await, Vec::<String>::new());
+    })
     .await;
-    browser
-        .until("document.querySelectorAll('#rows tr.arrived').length === 3")
-        .await;
-    browser
-        .screenshot(&picture("arriving-1280-light"), 1280, 900)
-        .await;
-    browser
-        .until("document.getElementById('orders-count').textContent === '125'")
-        .await;
-    assert_eq!(browser.run(&format!("return {ROWS}")).await, 50);
-    browser
-        .until("document.querySelectorAll('#arrivals path.orders').length > 0")
-        .await;
-
-    // Without a mouse: the first Tab reaches the skip link, and pausing stops the updates.
-    browser.run("document.getElementById('pause').click()").await;
-    browser
-        .until("document.getElementById('connection').textContent === 'Paused'")
-        .await;
-    common::write(&store, &[sample(2_000, now_ms() + 9_000)]).await;
-    browser.run("document.getElementById('pause').click()").await;
-    browser
-        .until("document.getElementById('orders-count').textContent === '126'")
-        .await;
-    assert_eq!(browser.console_errors().await, Vec::<String>::new());
-    browser.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_fits_a_phone_and_a_desk_in_light_and_dark() {
-    let Some(browser) = browser().await else { return };
+    in_browser(|browser| async move {
     let (_folder, store) = store();
     history(&store, 6_000).await;
     let server = Server::start(report::router(Arc::clone(&store))).await;
@@ -255,51 +263,53 @@ async fn the_page_fits_a_phone_and_a_desk_in_light_and_dark() {
         .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)";
     assert_eq!(browser.run(cut).await, json!([]));
     assert_eq!(browser.console_errors().await, Vec::<String>::new());
-    browser.close().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_that_goes_away_is_shown_and_its_return_is_too() {
-    let Some(browser) = browser().await else { return };
-    let (_folder, store) = store();
-    history(&store, 100).await;
-    let server = Server::start(report::router(Arc::clone(&store))).await;
-    let address = server.address();
-    browser.size(1280, 900).await;
-    browser.open(&server.url("/")).await;
-    browser.until("document.body.dataset.state === 'live'").await;
-    server.stop().await;
-    browser
-        .until("document.body.dataset.state === 'reconnecting'")
-        .await;
-    browser
-        .until("document.getElementById('trouble-what').textContent === 'The report does not answer.'")
-        .await;
-    browser
-        .until("document.getElementById('trouble-then').textContent.startsWith('Shown is the data of ')")
-        .await;
-    assert_eq!(
-        browser.run(&format!("return {ROWS}")).await,
-        50,
-        "what is known stays"
-    );
-    browser
-        .screenshot(&picture("reconnecting-1280-light"), 1280, 900)
-        .await;
-
-    common::write(&store, &[sample(5_000, now_ms() + 1_000)]).await;
-    let again = Server::start_at(report::router(Arc::clone(&store)), address).await;
-    browser.run("document.getElementById('retry').click()").await;
-    browser.until("document.body.dataset.state === 'live'").await;
-    browser
-        .until("document.getElementById('orders-count').textContent === '101'")
-        .await;
-    assert_eq!(
+    in_browser(|browser| async move {
+        let (_folder, store) = store();
+        history(&store, 100).await;
+        let server = Server::start(report::router(Arc::clone(&store))).await;
+        let address = server.address();
+        browser.size(1280, 900).await;
+        browser.open(&server.url("/")).await;
+        browser.until("document.body.dataset.state === 'live'").await;
+        server.stop().await;
         browser
-            .run("return document.getElementById('trouble').hidden")
-            .await,
-        true
-    );
-    again.stop().await;
-    browser.close().await;
+            .until("document.body.dataset.state === 'reconnecting'")
+            .await;
+        browser
+            .until("document.getElementById('trouble-what').textContent === 'The report does not answer.'")
+            .await;
+        browser
+            .until("document.getElementById('trouble-then').textContent.startsWith('Shown is the data of ')")
+            .await;
+        assert_eq!(
+            browser.run(&format!("return {ROWS}")).await,
+            50,
+            "what is known stays"
+        );
+        browser
+            .screenshot(&picture("reconnecting-1280-light"), 1280, 900)
+            .await;
+
+        common::write(&store, &[sample(5_000, now_ms() + 1_000)]).await;
+        let again = Server::start_at(report::router(Arc::clone(&store)), address).await;
+        browser.run("document.getElementById('retry').click()").await;
+        browser.until("document.body.dataset.state === 'live'").await;
+        browser
+            .until("document.getElementById('orders-count').textContent === '101'")
+            .await;
+        assert_eq!(
+            browser
+                .run("return document.getElementById('trouble').hidden")
+                .await,
+            true
+        );
+        again.stop().await;
+    })
+    .await;
 }

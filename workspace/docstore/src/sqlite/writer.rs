@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::columns;
@@ -163,19 +163,12 @@ impl<'c> Transactions<'c> {
         }
     }
 
-    /// Writes all the jobs, or nothing.
+    /// Writes all the jobs, or nothing: a transaction that is not committed is rolled back.
     fn transaction(&mut self, jobs: &mut [Job]) -> rusqlite::Result<()> {
         // Immediate: the lock is taken, and waited for, before anything is done.
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let written = self
-            .write(jobs)
-            .and_then(|()| self.connection.execute_batch("COMMIT"));
-        if written.is_err() && !self.connection.is_autocommit() {
-            // SQLite rolls back by itself after some errors, and where this fails too, the first
-            // error is the one to tell.
-            drop(self.connection.execute_batch("ROLLBACK"));
-        }
-        written
+        let transaction = Transaction::new_unchecked(self.connection, TransactionBehavior::Immediate)?;
+        self.write(jobs)?;
+        transaction.commit()
     }
 
     fn write(&mut self, jobs: &mut [Job]) -> rusqlite::Result<()> {

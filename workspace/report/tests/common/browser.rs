@@ -11,9 +11,9 @@ use tokio::process::{Child, Command};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A browser window; the driver and the browser end when it is dropped.
+/// A browser window. Close it: the driver ends when this is dropped, the browser does not.
 pub struct Browser {
-    driver: Child,
+    _driver: Child,
     session: String,
     client: reqwest::Client,
     _profile: tempfile::TempDir,
@@ -74,7 +74,7 @@ impl Browser {
             .as_str()
             .unwrap_or_else(|| panic!("no session: {answer}"));
         Some(Self {
-            driver,
+            _driver: driver,
             session: format!("{base}/{id}"),
             client,
             _profile: profile,
@@ -160,8 +160,8 @@ impl Browser {
             .collect()
     }
 
-    pub async fn close(mut self) {
+    /// Ends the browser.
+    pub async fn close(&self) {
         drop(self.client.delete(&self.session).send().await);
-        drop(self.driver.kill().await);
     }
 }
