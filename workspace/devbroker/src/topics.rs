@@ -58,15 +58,9 @@ pub(crate) struct Topics {
 struct Directory {
     topics: BTreeMap<Arc<str>, Arc<Topic>>,
     names_by_id: HashMap<Uuid, Arc<str>>,
-}
-
-impl Directory {
-    fn partition_count(&self) -> usize {
-        self.topics
-            .values()
-            .map(|topic| read(&topic.partitions).len())
-            .sum()
-    }
+    /// What [`collision_key`] makes of each name.
+    names_by_collision_key: HashMap<String, Arc<str>>,
+    partition_count: usize,
 }
 
 impl Topics {
@@ -123,11 +117,11 @@ impl Topics {
             return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
         }
         let key = collision_key(name);
-        if let Some(other) = directory.topics.keys().find(|other| collision_key(other) == key) {
+        if let Some(other) = directory.names_by_collision_key.get(&key) {
             let message = format!("topic `{name}` collides with topic `{other}`");
             return Err(Refusal::new(ResponseError::InvalidTopicException, message));
         }
-        self.check_partition_count(directory.partition_count(), 0, partitions)?;
+        self.check_partition_count(directory.partition_count, 0, partitions)?;
         let name: Arc<str> = Arc::from(name);
         let topic = Arc::new(Topic {
             name: Arc::clone(&name),
@@ -145,7 +139,9 @@ impl Topics {
                 tracing::info!(topic = &*name, settings = ?ignored, "topic settings are kept and have no effect here");
             }
             tracing::info!(topic = &*name, partitions, topic_id = %topic.id, "topic created");
+            directory.partition_count += read(&topic.partitions).len();
             directory.names_by_id.insert(topic.id, Arc::clone(&name));
+            directory.names_by_collision_key.insert(key, Arc::clone(&name));
             directory.topics.insert(name, Arc::clone(&topic));
         }
         Ok(topic)
@@ -153,8 +149,8 @@ impl Topics {
 
     /// Grows a topic to `count` partitions.
     pub(crate) fn grow(&self, name: &str, count: i32, validate_only: bool) -> Result<(), Refusal> {
-        let directory = write(&self.by_name);
-        let Some(topic) = directory.topics.get(name) else {
+        let mut directory = write(&self.by_name);
+        let Some(topic) = directory.topics.get(name).cloned() else {
             return Err(unknown(name));
         };
         let current = topic.partition_count();
@@ -162,10 +158,11 @@ impl Topics {
             let message = format!("topic `{name}` has {current} partitions, and `{count}` is not more");
             return Err(Refusal::new(ResponseError::InvalidPartitions, message));
         }
-        self.check_partition_count(directory.partition_count(), current, count)?;
+        self.check_partition_count(directory.partition_count, current, count)?;
         if !validate_only {
             let added = (current..count).map(|index| self.new_partition(&topic.name, index));
             write(&topic.partitions).extend(added);
+            directory.partition_count += usize::try_from(count - current).unwrap_or(0);
             tracing::info!(topic = name, partitions = count, "topic grew");
         }
         Ok(())
@@ -176,9 +173,12 @@ impl Topics {
         let Some(topic) = directory.topics.remove(name) else {
             return Err(unknown(name));
         };
+        let partitions = topic.partitions();
         directory.names_by_id.remove(&topic.id);
+        directory.names_by_collision_key.remove(&collision_key(name));
+        directory.partition_count -= partitions.len();
         drop(directory);
-        for partition in topic.partitions() {
+        for partition in partitions {
             partition.delete();
         }
         tracing::info!(topic = name, "topic deleted");
@@ -213,4 +213,78 @@ fn unknown(name: &str) -> Refusal {
         ResponseError::UnknownTopicOrPartition,
         format!("topic `{name}` does not exist"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Counters;
+
+    fn topics() -> Topics {
+        Topics::new(
+            Arc::new(Retention::new(1 << 20, Arc::new(Counters::default()))),
+            10,
+        )
+    }
+
+    fn create(topics: &Topics, name: &str, partitions: i32) -> Result<(), ResponseError> {
+        let created = topics.create(name, partitions, TopicConfig::default(), false);
+        created.map(drop).map_err(|refusal| refusal.error)
+    }
+
+    #[test]
+    fn names_that_kafka_takes_for_one_are_refused_until_the_first_is_deleted() {
+        let topics = topics();
+        assert_eq!(create(&topics, "a.b", 1), Ok(()));
+        assert_eq!(create(&topics, "a.b", 1), Err(ResponseError::TopicAlreadyExists));
+        assert_eq!(
+            create(&topics, "a_b", 1),
+            Err(ResponseError::InvalidTopicException)
+        );
+        topics.delete("a.b").unwrap();
+        assert_eq!(create(&topics, "a_b", 1), Ok(()));
+    }
+
+    #[test]
+    fn partitions_are_limited_over_all_topics() {
+        let topics = topics();
+        assert_eq!(create(&topics, "a", 6), Ok(()));
+        assert_eq!(create(&topics, "b", 5), Err(ResponseError::InvalidPartitions));
+        assert_eq!(create(&topics, "b", 0), Err(ResponseError::InvalidPartitions));
+        assert_eq!(create(&topics, "b", 2), Ok(()));
+        assert_eq!(
+            topics.grow("b", 5, false).unwrap_err().error,
+            ResponseError::InvalidPartitions
+        );
+        assert_eq!(
+            topics.grow("b", 2, false).unwrap_err().error,
+            ResponseError::InvalidPartitions
+        );
+        topics.grow("b", 4, false).unwrap();
+        topics.delete("a").unwrap();
+        assert_eq!(create(&topics, "c", 6), Ok(()), "what was deleted counts no more");
+        assert_eq!(topics.get("b").unwrap().partition_count(), 4);
+    }
+
+    #[test]
+    fn to_validate_is_not_to_create() {
+        let topics = topics();
+        topics.create("a", 1, TopicConfig::default(), true).unwrap();
+        assert!(topics.get("a").is_none());
+        assert_eq!(create(&topics, "a", 1), Ok(()));
+        topics.grow("a", 3, true).unwrap();
+        assert_eq!(topics.get("a").unwrap().partition_count(), 1);
+    }
+
+    #[test]
+    fn a_topic_is_found_by_its_id_and_a_new_one_of_the_same_name_has_another() {
+        let topics = topics();
+        create(&topics, "a", 1).unwrap();
+        let first = topics.get("a").unwrap();
+        assert_eq!(topics.get_by_id(first.id()).unwrap().name(), "a");
+        topics.delete("a").unwrap();
+        create(&topics, "a", 1).unwrap();
+        assert!(topics.get_by_id(first.id()).is_none());
+        assert_ne!(topics.get("a").unwrap().id(), first.id());
+    }
 }

@@ -113,6 +113,25 @@ async fn random_bytes_in_valid_frames_never_stop_the_broker() {
     broker.stop().await;
 }
 
+/// The codec alone would reserve room for two thousand million topics, which ends the process.
+#[tokio::test]
+async fn an_array_that_is_announced_and_not_sent_closes_the_connection() {
+    let broker = broker().await;
+    // Metadata version 1, correlation id 7, no client id, then the count.
+    let frame = [
+        &14_u32.to_be_bytes()[..],
+        &[0, 3, 0, 1],
+        &[0, 0, 0, 7],
+        &[255, 255],
+        &i32::MAX.to_be_bytes(),
+    ]
+    .concat();
+    let mut wire = sent(&broker, &frame).await;
+    assert!(wire.is_closed().await);
+    assert_eq!(broker.stats().malformed_total, 1);
+    works(&broker).await;
+}
+
 #[tokio::test]
 async fn an_unknown_request_or_version_closes_the_connection() {
     let broker = broker().await;
@@ -292,6 +311,7 @@ async fn what_is_fetched_is_what_was_produced_with_its_offset() {
 async fn a_waiting_fetch_is_answered_by_an_append_a_time_out_or_the_end_of_the_topic() {
     let broker = broker().await;
     let (mut reader, mut writer) = (Wire::connect(&broker).await, Wire::connect(&broker).await);
+    let mut waits = Vec::new();
     for offset in 0..20 {
         reader.send(12, &fetch("orders", offset, DEADLINE)).await;
         let began = Instant::now();
@@ -304,12 +324,18 @@ async fn a_waiting_fetch_is_answered_by_an_append_a_time_out_or_the_end_of_the_t
                 .unwrap_or_default()
                 .is_empty()
         );
-        assert!(
-            began.elapsed() < Duration::from_millis(500),
-            "woken after {:?}",
-            began.elapsed()
-        );
+        waits.push(began.elapsed());
     }
+    waits.sort();
+    // Under 1 ms where nothing else runs; the bound leaves room for a busy machine.
+    assert!(
+        waits[10] < Duration::from_millis(100),
+        "produce to fetch: {waits:?}"
+    );
+    eprintln!(
+        "produce to fetch: median {:?}, slowest {:?}",
+        waits[10], waits[19]
+    );
     let began = Instant::now();
     let nothing = reader.fetch("orders", 20, Duration::from_millis(150)).await;
     assert_eq!(nothing.records.unwrap_or_default().len(), 0);

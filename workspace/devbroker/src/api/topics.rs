@@ -1,5 +1,7 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 
+use std::collections::HashMap;
+
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -27,9 +29,12 @@ pub(super) fn create(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
-    let names: Vec<TopicName> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let mut mentions: HashMap<TopicName, usize> = HashMap::new();
+    for topic in &request.topics {
+        *mentions.entry(topic.name.clone()).or_default() += 1;
+    }
     let results = request.topics.into_iter().map(|topic| {
-        let repeated = names.iter().filter(|name| **name == topic.name).count() > 1;
+        let repeated = mentions.get(&topic.name).is_some_and(|count| *count > 1);
         if repeated {
             let message = "the topic is named twice in one request";
             return refused(topic.name, &Refusal::new(ResponseError::InvalidRequest, message));

@@ -6,6 +6,11 @@ use super::group::{Group, State};
 use super::member::{JoinRefused, JoinRequest, Member, Reply, Ticket};
 use crate::clock::Moment;
 
+/// Protocols that one member may offer, and what it may say under all of them together. Kafka has no
+/// such limits; clients have one to three protocols and a list of topics.
+const MAX_PROTOCOLS: usize = 64;
+const MAX_METADATA_BYTES: usize = 4 * 1024 * 1024;
+
 impl Group {
     pub(crate) fn join(&mut self, now: Moment, request: JoinRequest, ticket: Ticket) {
         let member_id = request.member_id.clone();
@@ -53,6 +58,14 @@ impl Group {
     /// Whether the member can work with those who are there.
     fn fits(&self, request: &JoinRequest) -> bool {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
+            return false;
+        }
+        let said: usize = request
+            .protocols
+            .iter()
+            .map(|protocol| protocol.metadata.len())
+            .sum();
+        if request.protocols.len() > MAX_PROTOCOLS || said > MAX_METADATA_BYTES {
             return false;
         }
         // A member that joins again replaces what it said before, so it is not compared with itself.

@@ -386,6 +386,10 @@ fn members_without_a_common_protocol_can_not_be_in_one_group() {
             protocols: Vec::new(),
             ..member("b")
         },
+        JoinRequest {
+            protocols: vec![protocol("range", "x"); 65],
+            ..member("b")
+        },
     ] {
         let ticket = stage.ask_join(request);
         assert_eq!(stage.join_error(ticket), ResponseError::InconsistentGroupProtocol);
