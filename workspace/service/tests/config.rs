@@ -299,6 +299,12 @@ fn an_unknown_key_names_the_nearest_one_and_its_line() {
         "configuration refused, 1 problem:\n  ORDERFLOW__KAFKA__BROKER: `kafka.broker` is not a known key, \
          did you mean `ORDERFLOW__KAFKA__BROKERS`?"
     );
+    let nearest = |line: &str| {
+        let text = case().file(&format!("[fraud]\n{line}\n")).refused();
+        text.rsplit_once("did you mean ").unwrap().1.to_owned()
+    };
+    assert_eq!(nearest("score = 1"), "`fraud.score_min`?");
+    assert_eq!(nearest("client_idd = 1"), "`kafka.client_id`?");
     assert_eq!(
         case().file("[kafak]\nbrokers = \"x:1\"\n").refused(),
         "configuration refused, 1 problem:\n  \

@@ -9,6 +9,9 @@ use super::names::{PREFIX, SECTIONS, SEPARATOR};
 /// How alike two names must be for one to be offered in place of the other.
 const LIKENESS_MIN: f64 = 0.6;
 
+/// A key that is this long and the start of another one is taken for that one cut short.
+const CUT_SHORT_MIN: usize = 3;
+
 #[derive(Debug)]
 enum Node {
     /// A key with a value.
@@ -185,17 +188,19 @@ fn collect(children: &BTreeMap<String, Node>, path: &str, keys: &mut Vec<String>
 }
 
 /// How alike a wanted path and a key are, from 0 to 1. The last segment counts by itself too, since
-/// a right key in the wrong section is a common mistake.
+/// a right key in the wrong section is a common mistake, and so is a key that was cut short.
 fn likeness(wanted: &str, key: &str) -> f64 {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = strsim::normalized_damerau_levenshtein(wanted, key);
-    // Slightly less than the whole, so that the same section wins.
-    let tail = 0.9 * strsim::normalized_damerau_levenshtein(&last(wanted), &last(key));
-    if wanted.contains('.') && !key.contains('.') {
-        whole
-    } else {
-        whole.max(tail)
+    let (Some((wanted_table, wanted)), Some((key_table, key))) =
+        (wanted.rsplit_once('.'), key.rsplit_once('.'))
+    else {
+        return whole;
+    };
+    if wanted_table == key_table && wanted.len() >= CUT_SHORT_MIN && key.starts_with(wanted) {
+        return 0.95;
     }
+    // Slightly less than the whole, so that the same section wins.
+    whole.max(0.9 * strsim::normalized_damerau_levenshtein(wanted, key))
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
