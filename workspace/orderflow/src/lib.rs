@@ -1,1 +1,11 @@
-//! orderflow
+//! The operator's command: the whole pipeline in one process tree, and the tools around it.
+//!
+//! - [`cli`]: the command line.
+//! - [`topics`]: the topics as they should be, and creating them.
+//! - [`demo`]: everything at once, on the embedded broker or on a Kafka of your own.
+//! - [`run`]: one service, as the demo starts it.
+
+pub mod cli;
+pub mod demo;
+pub mod run;
+pub mod topics;

@@ -409,6 +409,10 @@ impl KafkaSettings {
             ("compression.type", self.compression.as_str()),
             ("linger.ms", "5"),
             ("message.timeout.ms", "30000"),
+            // A dead letter is its original with headers: it must fit whatever its source allowed.
+            ("message.max.bytes", "2097152"),
+            // Batches stay below what topics allow by default.
+            ("batch.size", "1000000"),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "65536"),
         ]

@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use service::CommonArgs;
+
+/// The operator's command of orderflow.
+#[derive(Debug, Parser)]
+#[command(name = "orderflow", version, about = "Operate the order pipeline")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole pipeline on this machine and watch it
+    Demo(DemoArgs),
+    /// Run one service, configured as its own binary is
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// The topics of the pipeline
+    #[command(subcommand)]
+    Topics(TopicsCommand),
+}
+
+/// `orderflow demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// File with orders, CSV or NDJSON, plain or zstd [default: orders are made up]
+    #[arg(long, value_name = "FILE")]
+    pub orders: Option<PathBuf>,
+    /// How many orders to make up [default: until you stop it]
+    #[arg(long, value_name = "N", conflicts_with = "orders")]
+    pub count: Option<u64>,
+    /// Orders per second [default: 50 when orders are made up, else as fast as possible]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Use this Kafka instead of the embedded broker
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// Keep documents and logs in this folder [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Port of the page and its API; when it is taken, the next free one
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// Port of the embedded broker; when it is taken, the next free one
+    #[arg(long, value_name = "PORT", default_value_t = 9092)]
+    pub broker_port: u16,
+    /// End when every order has its payment and its document
+    #[arg(long)]
+    pub exit_when_done: bool,
+    /// End with success although there are dead letters
+    #[arg(long)]
+    pub allow_dead_letters: bool,
+    /// Print the result as one line of JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `orderflow run`.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Screen orders
+    Fraud(CommonArgs),
+    /// Settle orders
+    Payment(CommonArgs),
+    /// Keep documents
+    Analytics(CommonArgs),
+    /// Serve the API and the page
+    Report(CommonArgs),
+    /// Bring orders in
+    Producer(ProducerArgs),
+}
+
+/// `orderflow run producer`: the producer's own command line.
+#[derive(Debug, Args)]
+pub struct ProducerArgs {
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Which way in.
+    #[command(subcommand)]
+    pub command: producer::cli::Command,
+}
+
+/// `orderflow topics`.
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Create the topics that are missing; what is there stays as it is
+    Apply(TopicsArgs),
+}
+
+/// `orderflow topics apply`.
+#[derive(Debug, Args)]
+pub struct TopicsArgs {
+    /// The topics as they should be [default: those built in, deploy/topics.toml]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Where Kafka is (the setting `kafka.brokers`)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Prints what clap has to say. A wrong command line is a wrong configuration: 64.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nowhere to report that standard output is closed.
+    let _printed = error.print().is_ok();
+    if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,122 @@
+//! How far the groups are, and the live status.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use stream::admin::{GroupPosition, group_positions};
+use stream::{KafkaSettings, StreamError, TopicNames};
+
+/// Without a terminal a line comes this often.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One look at the pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    orders: i64,
+    alerts: i64,
+    payments: i64,
+    fraud_lag: i64,
+    payment_lag: i64,
+    analytics_lag: i64,
+}
+
+impl Look {
+    /// Every record is ended by every group.
+    pub const fn is_done(&self) -> bool {
+        self.fraud_lag == 0 && self.payment_lag == 0 && self.analytics_lag == 0
+    }
+}
+
+impl fmt::Display for Look {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "orders {}  alerts {}  payments {}  lag: fraud {}  payment {}  analytics {}",
+            self.orders, self.alerts, self.payments, self.fraud_lag, self.payment_lag, self.analytics_lag
+        )
+    }
+}
+
+/// Looks at all groups. Upstream groups first: what they have ended is in the topics that the group
+/// after them is asked about, so a lag of 0 everywhere means that nothing is left.
+pub async fn look(kafka: &KafkaSettings, topics: &TopicNames) -> Result<Look, StreamError> {
+    let orders = [topics.orders.clone()];
+    let fraud = group_positions(kafka, "fraud-group", &orders).await?;
+    let payment = group_positions(kafka, "payments-group", &orders).await?;
+    let all = [topics.orders.clone(), topics.fraud_alerts.clone(), topics.payments.clone()];
+    let analytics = group_positions(kafka, "analytics-group", &all).await?;
+    let count = |topic: &str| -> i64 {
+        let of_topic = analytics.iter().filter(|((name, _), _)| name == topic);
+        of_topic.map(|(_, position)| position.end.0 - position.start.0).sum()
+    };
+    Ok(Look {
+        orders: count(&topics.orders),
+        alerts: count(&topics.fraud_alerts),
+        payments: count(&topics.payments),
+        fraud_lag: fraud.values().map(GroupPosition::lag).sum(),
+        payment_lag: payment.values().map(GroupPosition::lag).sum(),
+        analytics_lag: analytics.values().map(GroupPosition::lag).sum(),
+    })
+}
+
+/// Whether anything moves.
+pub struct Progress {
+    limit: Duration,
+    last: Look,
+    moved: Instant,
+}
+
+impl Progress {
+    /// Nothing may stand still for longer than `limit`.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, last: Look::default(), moved: Instant::now() }
+    }
+
+    /// Whether nothing has moved for too long.
+    pub fn stalled(&mut self, look: &Look) -> bool {
+        if *look != self.last {
+            self.last = *look;
+            self.moved = Instant::now();
+        }
+        self.moved.elapsed() > self.limit
+    }
+}
+
+/// The live status: one line that changes on a terminal, a line now and then elsewhere.
+pub struct Status {
+    bar: Option<ProgressBar>,
+    last_line: Option<Instant>,
+}
+
+impl Status {
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise}  {msg}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar, last_line: None }
+    }
+
+    pub fn show(&mut self, look: &Look) {
+        match &self.bar {
+            Some(bar) => bar.set_message(look.to_string()),
+            None if self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) => {
+                self.last_line = Some(Instant::now());
+                eprintln!("{look}");
+            }
+            None => {}
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The binary `orderflow`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use orderflow::cli::{Cli, Command, TopicsCommand};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return orderflow::cli::usage(&error),
+    };
+    match cli.command {
+        Command::Demo(args) => orderflow::demo::main(args),
+        Command::Run(service) => orderflow::run::main(service),
+        Command::Topics(TopicsCommand::Apply(args)) => orderflow::topics::main(args),
+    }
+}

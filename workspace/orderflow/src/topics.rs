@@ -1,0 +1,163 @@
+//! The topics as they should be, and creating them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use service::{Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use stream::KafkaSettings;
+use stream::admin::{TopicCreation, TopicSpec, connect, create_topics};
+
+use crate::cli::TopicsArgs;
+
+const INFO: ServiceInfo = ServiceInfo { name: "topics", version: env!("CARGO_PKG_VERSION"), admin_port: 0 };
+
+/// The file that stands in the repository, so that the command works without it.
+const BUILT_IN: &str = include_str!("../../../deploy/topics.toml");
+
+/// How long Kafka may be away.
+const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Config {
+    kafka: KafkaSettings,
+}
+
+impl Settings for Config {
+    fn check(&self, problems: &mut Problems) {
+        for (key, message) in self.kafka.problems() {
+            problems.add(key, message);
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    defaults: Defaults,
+    topics: BTreeMap<String, Topic>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Defaults {
+    partitions: i32,
+    replication: i32,
+    retention_ms: i64,
+    compression: String,
+    cleanup_policy: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topic {
+    partitions: Option<i32>,
+    replication: Option<i32>,
+    retention_ms: Option<i64>,
+    max_message_bytes: u32,
+    compression: Option<String>,
+    cleanup_policy: Option<String>,
+}
+
+/// Reads a topics file.
+///
+/// # Errors
+/// Where and why the text is not one.
+pub fn parse(text: &str) -> Result<Vec<TopicSpec>, toml::de::Error> {
+    let File { defaults, topics } = toml::from_str(text)?;
+    let specs = topics.into_iter().map(|(name, topic)| TopicSpec {
+        name,
+        partitions: topic.partitions.unwrap_or(defaults.partitions),
+        replication: topic.replication.unwrap_or(defaults.replication),
+        config: BTreeMap::from([
+            ("retention.ms".to_owned(), topic.retention_ms.unwrap_or(defaults.retention_ms).to_string()),
+            ("max.message.bytes".to_owned(), topic.max_message_bytes.to_string()),
+            ("compression.type".to_owned(), topic.compression.unwrap_or_else(|| defaults.compression.clone())),
+            ("cleanup.policy".to_owned(), topic.cleanup_policy.unwrap_or_else(|| defaults.cleanup_policy.clone())),
+        ]),
+    });
+    Ok(specs.collect())
+}
+
+/// The topics of deploy/topics.toml.
+///
+/// # Errors
+/// Never: a test reads the file.
+pub fn built_in() -> anyhow::Result<Vec<TopicSpec>> {
+    parse(BUILT_IN).context("the built-in topics")
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<TopicSpec>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading `{}`", path.display()))?;
+    parse(&text).with_context(|| format!("`{}`", path.display()))
+}
+
+/// Creates the topics that are missing.
+pub fn main(args: TopicsArgs) -> ExitCode {
+    let flags: Vec<Flag> = args
+        .brokers
+        .iter()
+        .map(|brokers| Flag { key: "kafka.brokers", value: brokers.clone(), name: "--brokers" })
+        .collect();
+    let file = args.file;
+    launch(INFO, &args.common, &flags, |config: Config, _: Process| async move {
+        let specs = match &file {
+            Some(path) => read(path),
+            None => built_in(),
+        };
+        let specs = specs.map_err(|error| Exit::config(format!("{error:#}")))?;
+        connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
+        for (name, creation) in create_topics(&config.kafka, INFO.name, &specs).await? {
+            match creation {
+                TopicCreation::Created => println!("created  {name}"),
+                TopicCreation::Exists => println!("exists   {name}"),
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find<'a>(specs: &'a [TopicSpec], name: &str) -> &'a TopicSpec {
+        specs.iter().find(|spec| spec.name == name).expect("listed")
+    }
+
+    fn max_bytes(spec: &TopicSpec) -> u32 {
+        spec.config["max.message.bytes"].parse().expect("number")
+    }
+
+    #[test]
+    fn the_built_in_topics_are_all_that_the_workers_ask_for() {
+        let specs = built_in().expect("built in");
+        let inputs = [
+            ("fraud-group", vec!["orders"]),
+            ("payments-group", vec!["orders"]),
+            ("analytics-group", vec!["orders", "fraud-alerts", "payments"]),
+        ];
+        for (group, sources) in inputs {
+            for source in sources {
+                let letters = find(&specs, &stream::settings::dead_letter_topic(source, group));
+                let source = find(&specs, source);
+                assert_eq!(letters.partitions, source.partitions);
+                assert!(max_bytes(letters) >= max_bytes(source) + 65_536, "{}", letters.name);
+            }
+        }
+        for derived in ["payments", "fraud-alerts"] {
+            let derived = find(&specs, derived);
+            assert!(max_bytes(derived) >= max_bytes(find(&specs, "orders")) + 65_536, "{}", derived.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_in_a_topics_file_is_an_error_with_its_line() {
+        let text = BUILT_IN.replacen("retention_ms = 2592000000", "retention_sm = 1", 1);
+        let error = parse(&text).expect_err("unknown key").to_string();
+        assert!(error.contains("retention_sm") && error.contains("line"), "{error}");
+    }
+}
