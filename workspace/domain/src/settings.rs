@@ -14,6 +14,8 @@ pub struct OrderSettings {
 
 impl Default for OrderSettings {
     fn default() -> Self {
-        Self { default_currency: Currency::USD }
+        Self {
+            default_currency: Currency::USD,
+        }
     }
 }
