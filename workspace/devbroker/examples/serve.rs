@@ -4,6 +4,7 @@ use devbroker::{Broker, Options};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let listen = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "127.0.0.1:9092".to_owned())

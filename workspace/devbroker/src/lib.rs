@@ -9,6 +9,19 @@
 //!
 //! `testkit` and the `orderflow` command may depend on it; it depends on no other crate of ours.
 //!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), devbroker::BrokerError> {
+//! use devbroker::{Broker, Options};
+//!
+//! let broker = Broker::start(Options::default()).await?;
+//! broker.create_topic("orders", 6)?;
+//! println!("KAFKA_BROKERS={}", broker.address());
+//! broker.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! - `broker`, `options`, `stats`: the API of this crate.
 //! - `server`, `frame`, `shape`, `versions`: connections, frames, and what is let into the decoder.
 //! - `api`: one module per family of requests; decodes, asks the parts below, encodes.

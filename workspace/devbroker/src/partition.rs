@@ -163,6 +163,11 @@ impl Partition {
         self.state().waiting.retain(|other| !Arc::ptr_eq(other, reader));
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting_readers(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     /// The place of the oldest batch in the broker's order of appends, if it may be dropped.
     pub(crate) fn oldest_droppable(&self) -> Option<u64> {
         self.state().log.oldest_droppable().map(|batch| batch.appended)

@@ -22,6 +22,22 @@ use support::*;
 const EAGER: &str = "range";
 const COOPERATIVE: &str = "cooperative-sticky";
 
+/// A process that does not outlive its test.
+struct Child(std::process::Child);
+
+impl Child {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 fn member(broker: &Broker, group: &str, strategy: &str, settings: &[(&str, &str)]) -> BaseConsumer {
     let mut all = vec![
         ("group.id", group),
@@ -138,29 +154,30 @@ async fn a_member_that_is_killed_loses_its_partitions_after_its_session() {
     broker.create_topic("orders", 4).unwrap();
     let survivor = member(&broker, "session", EAGER, &[]);
     survivor.subscribe(&["orders"]).unwrap();
-    let mut doomed = Command::new("kcat")
-        .args([
-            "-b",
-            &broker.address().to_string(),
-            "-q",
-            "-X",
-            "session.timeout.ms=1500",
-        ])
-        .args([
-            "-X",
-            "partition.assignment.strategy=range",
-            "-G",
-            "session",
-            "orders",
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut doomed = Child(
+        Command::new("kcat")
+            .args([
+                "-b",
+                &broker.address().to_string(),
+                "-q",
+                "-X",
+                "session.timeout.ms=1500",
+            ])
+            .args([
+                "-X",
+                "partition.assignment.strategy=range",
+                "-G",
+                "session",
+                "orders",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     poll_until(&[&survivor], || assigned(&survivor).len() == 2);
     let killed = Instant::now();
-    doomed.kill().unwrap();
-    doomed.wait().unwrap();
+    doomed.kill();
     poll_until(&[&survivor], || assigned(&survivor).len() == 4);
     assert!(
         killed.elapsed() >= Duration::from_secs(1),

@@ -8,7 +8,7 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::text;
-use super::topics::{FROM_DEFAULT, FROM_TOPIC};
+use super::topics::{FROM_BROKER, FROM_DEFAULT, FROM_TOPIC};
 use crate::batch::Refusal;
 use crate::core::{Core, NODE_ID};
 use crate::topic_config::ConfigEntry;
@@ -20,6 +20,11 @@ pub(super) fn describe(core: &Core, request: DescribeConfigsRequest) -> Describe
     let results = request.resources.into_iter().map(|resource| {
         let entries = entries(core, &resource);
         let wanted = resource.configuration_keys;
+        let given = if resource.resource_type == TOPIC {
+            FROM_TOPIC
+        } else {
+            FROM_BROKER
+        };
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name);
@@ -33,7 +38,13 @@ pub(super) fn describe(core: &Core, request: DescribeConfigsRequest) -> Describe
                         .as_ref()
                         .is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
                 };
-                result.with_configs(entries.into_iter().filter(asked).map(described).collect())
+                result.with_configs(
+                    entries
+                        .into_iter()
+                        .filter(asked)
+                        .map(|entry| described(entry, given))
+                        .collect(),
+                )
             }
         }
     });
@@ -85,13 +96,9 @@ fn broker_entries(core: &Core) -> Vec<ConfigEntry> {
     ]
 }
 
-fn described(entry: ConfigEntry) -> DescribeConfigsResourceResult {
+fn described(entry: ConfigEntry, given: i8) -> DescribeConfigsResourceResult {
     DescribeConfigsResourceResult::default()
         .with_name(text(&entry.name))
         .with_value(Some(text(&entry.value)))
-        .with_config_source(if entry.is_default {
-            FROM_DEFAULT
-        } else {
-            FROM_TOPIC
-        })
+        .with_config_source(if entry.is_default { FROM_DEFAULT } else { given })
 }

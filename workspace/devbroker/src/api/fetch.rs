@@ -264,7 +264,47 @@ mod tests {
     use kafka_protocol::protocol::Decodable;
 
     use super::*;
+    use crate::options::Options;
+    use crate::topic_config::TopicConfig;
     use crate::versions::SUPPORTED;
+
+    fn context(version: i16) -> RequestContext {
+        RequestContext {
+            key: ApiKey::Fetch,
+            version,
+            correlation_id: 42,
+            client_id: String::new(),
+            local: ([127, 0, 0, 1], 1).into(),
+            peer: ([127, 0, 0, 1], 2).into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_is_registered_while_it_waits_and_no_longer() {
+        let core = Arc::new(Core::new(Options::default()));
+        let topic = core
+            .topics
+            .create("topic", 1, TopicConfig::default(), false)
+            .unwrap();
+        let partition = topic.partition(0).unwrap();
+        let mut body = crate::samples::request(ApiKey::Fetch, 12);
+        let request = FetchRequest::decode(&mut body, 12).unwrap();
+        let request = request.with_max_wait_ms(60_000).with_min_bytes(1);
+        let context = context(12);
+        {
+            let waiting = fetch(&core, &context, request.clone());
+            let waited = tokio::time::timeout(Duration::from_secs(1), waiting);
+            tokio::pin!(waited);
+            let first_look = tokio::time::timeout(Duration::ZERO, &mut waited).await;
+            assert!(first_look.is_err());
+            assert_eq!(partition.waiting_readers(), 1);
+            assert!(waited.await.is_err(), "given up, as when the connection ends");
+        }
+        assert_eq!(partition.waiting_readers(), 0);
+        // Time is paused, so this returns at once, after its minute.
+        drop(fetch(&core, &context, request).await);
+        assert_eq!(partition.waiting_readers(), 0);
+    }
 
     #[test]
     fn the_codec_reads_what_is_encoded_here_in_each_version() {
@@ -295,14 +335,7 @@ mod tests {
             .find(|api| api.key as i16 == ApiKey::Fetch as i16)
             .unwrap();
         for version in range.min..=range.max {
-            let context = RequestContext {
-                key: ApiKey::Fetch,
-                version,
-                correlation_id: 42,
-                client_id: String::new(),
-                local: ([127, 0, 0, 1], 1).into(),
-                peer: ([127, 0, 0, 1], 2).into(),
-            };
+            let context = context(version);
             let mut frame = encode(&context, &found).unwrap();
             let mut bytes = frame.copy_to_bytes(frame.remaining());
             assert_eq!(bytes.get_i32() as usize, bytes.len());

@@ -21,6 +21,7 @@ use crate::topic_config::TopicConfig;
 
 /// Where a setting's value comes from, as DescribeConfigs and CreateTopics number it.
 pub(super) const FROM_TOPIC: i8 = 1;
+pub(super) const FROM_BROKER: i8 = 4;
 pub(super) const FROM_DEFAULT: i8 = 5;
 
 pub(super) fn create(
