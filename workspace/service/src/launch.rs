@@ -159,10 +159,7 @@ where
         .build()
         .map_err(|error| Exit::bug(format!("the runtime can not start: {error}")))?;
     let whole = async {
-        let process = open(info, &loaded.shell).await?;
-        if args.exit_with_stdin {
-            shut_down_when_stdin_ends(process.shutdown.clone());
-        }
+        let process = open(info, &loaded.shell, args.exit_with_stdin).await?;
         supervise(&loaded.shell, &process, run(loaded.settings, process.clone())).await
     };
     // A panic of `run` is a defect with an exit code of its own; its text went to the log.
@@ -172,12 +169,15 @@ where
 }
 
 /// Signals, metrics and admin server, in place before anything else runs.
-async fn open(info: ServiceInfo, shell: &ShellSettings) -> Result<Process, Exit> {
+async fn open(info: ServiceInfo, shell: &ShellSettings, is_child: bool) -> Result<Process, Exit> {
     let mut process = Process {
         instance: shell.service.instance(),
         ..Process::detached(info)
     };
-    handle_signals(info.name, process.shutdown.clone())?;
+    handle_signals(info.name, process.shutdown.clone(), is_child)?;
+    if is_child {
+        shut_down_when_stdin_ends(process.shutdown.clone());
+    }
     let metrics = ShellMetrics::register(&process.metrics, &info)
         .map_err(|error| Exit::bug(format!("the metrics can not be registered: {error}")))?;
     if let AdminListen::At(address) = shell.admin.address(info.admin_port) {
@@ -233,23 +233,30 @@ async fn supervise(
     }
 }
 
-/// SIGTERM and SIGINT request the shutdown, the second of either ends the process at once.
-fn handle_signals(name: &'static str, shutdown: Shutdown) -> Result<(), Exit> {
+/// SIGTERM and SIGINT request the shutdown, the second signal ends the process at once. In a child,
+/// SIGINT does nothing: a terminal sends it to the whole group, and the parent decides who stops when.
+fn handle_signals(name: &'static str, shutdown: Shutdown, is_child: bool) -> Result<(), Exit> {
     let listen =
         |kind| signal(kind).map_err(|error| Exit::bug(format!("signals can not be handled: {error}")));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     tokio::spawn(async move {
+        let mut is_second = false;
         loop {
             let (text, number) = tokio::select! {
                 _ = terminate.recv() => ("SIGTERM", SignalKind::terminate().as_raw_value()),
                 _ = interrupt.recv() => ("SIGINT", SignalKind::interrupt().as_raw_value()),
             };
-            if shutdown.is_requested() {
+            if is_child && text == "SIGINT" {
+                tracing::info!("SIGINT is left to the parent process");
+                continue;
+            }
+            if is_second {
                 eprintln!("{name}: {text} during the shutdown, ending at once");
                 // What a shell reports for a process that a signal ended.
                 std::process::exit(128 + number);
             }
+            is_second = true;
             shutdown.request(text);
         }
     });

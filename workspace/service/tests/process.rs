@@ -198,8 +198,12 @@ async fn the_code_of_a_failure_is_the_exit_code_and_logs_can_be_json() {
 }
 
 #[tokio::test]
-async fn a_child_ends_when_its_parent_closes_its_standard_input() {
+async fn a_child_ends_with_its_standard_input_and_leaves_ctrl_c_to_its_parent() {
     let (mut running, _) = ready(probe().arg("--exit-with-stdin").with_stdin()).await;
+    running.signal(Signal::INT);
+    running
+        .wait_for_line("SIGINT is left to the parent process", DEADLINE)
+        .await;
     running.close_stdin();
     let (code, stderr) = end(running).await;
     assert_eq!(code, 0);
