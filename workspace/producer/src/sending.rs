@@ -2,7 +2,7 @@
 //!
 //! One task owns all state. In `select!` acknowledgements come first, because each frees a place; then the
 //! signal to stop; then the order whose time has come; then new entries, which are taken only while no order
-//! waits for its time. What is in flight is bounded by [`MAX_IN_FLIGHT`] here and by the client's queue in bytes.
+//! waits for its time. What is in flight is bounded by [`MAX_IN_FLIGHT`] and [`MAX_IN_FLIGHT_BYTES`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,8 +22,10 @@ use crate::reading::Batch;
 use crate::source::{Entry, Rejected, SourceError};
 use crate::summary::Summary;
 
-/// Most orders that are sent and not acknowledged.
+/// Most orders that are sent and not acknowledged, and most bytes of them (and one order more): less than the
+/// client queues at most (64 MiB), so that this loop waits and not the client.
 const MAX_IN_FLIGHT: usize = 50_000;
+const MAX_IN_FLIGHT_BYTES: usize = 48 * 1024 * 1024;
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// After so long without an acknowledgement a line says what the connection complains about.
@@ -50,6 +52,7 @@ pub(crate) type Ended = (Summary, Result<(), Exit>);
 
 struct InFlight<D> {
     line: u64,
+    bytes: usize,
     delivery: D,
 }
 
@@ -60,6 +63,7 @@ struct Sender<'a, O: Outlet> {
     progress: Progress,
     summary: Summary,
     in_flight: VecDeque<InFlight<O::Delivery>>,
+    in_flight_bytes: usize,
     entries: std::vec::IntoIter<Entry>,
     /// The order that waits for its time.
     waiting: Option<(u64, AdmittedOrder, Instant)>,
@@ -94,6 +98,7 @@ pub(crate) async fn send_all<O: Outlet>(
             ..Summary::default()
         },
         in_flight: VecDeque::new(),
+        in_flight_bytes: 0,
         entries: Vec::new().into_iter(),
         waiting: None,
         pace,
@@ -132,7 +137,7 @@ impl<O: Outlet> Sender<'_, O> {
                 return interrupted;
             }
             let due = self.waiting.as_ref().map(|(_, _, due)| *due);
-            let free = self.in_flight.len() < MAX_IN_FLIGHT;
+            let free = self.in_flight.len() < MAX_IN_FLIGHT && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES;
             tokio::select! {
                 biased;
                 answer = front(&mut self.in_flight), if !self.in_flight.is_empty() => self.answered(answer),
@@ -146,7 +151,7 @@ impl<O: Outlet> Sender<'_, O> {
                     return interrupted;
                 }
                 _ = ticks.tick() => self.tick(),
-                () = until(due), if due.is_some() && free => self.send_waiting().await,
+                () = until(due), if due.is_some() && free => self.send_waiting(shutdown).await,
                 batch = batches.recv(), if self.reading && self.waiting.is_none() => self.take_batch(batch),
             }
         }
@@ -234,21 +239,37 @@ impl<O: Outlet> Sender<'_, O> {
         }
     }
 
-    async fn send_waiting(&mut self) {
+    async fn send_waiting(&mut self, shutdown: &Shutdown) {
         let Some((line, order, _)) = self.waiting.take() else {
             return;
         };
-        match self.outlet.send(&order).await {
+        let sent = tokio::select! {
+            biased;
+            sent = self.outlet.send(&order) => sent,
+            // The client's queue is full and may stay so; the loop sees the signal next.
+            () = shutdown.requested() => {
+                self.waiting = Some((line, order, Instant::now()));
+                return;
+            }
+        };
+        match sent {
             Ok(delivery) => {
+                let bytes = order.value.len();
                 self.summary.sent += 1;
                 self.last_line = line;
-                self.in_flight.push_back(InFlight { line, delivery });
+                self.in_flight_bytes += bytes;
+                self.in_flight.push_back(InFlight {
+                    line,
+                    bytes,
+                    delivery,
+                });
             }
             Err(error) => self.undelivered(line, error),
         }
     }
 
-    fn answered(&mut self, (line, answer): (u64, Result<Acknowledged, StreamError>)) {
+    fn answered(&mut self, (line, bytes, answer): (u64, usize, Result<Acknowledged, StreamError>)) {
+        self.in_flight_bytes -= bytes;
         match answer {
             Ok(_) => {
                 self.summary.acknowledged += 1;
@@ -325,16 +346,16 @@ impl<O: Outlet> Sender<'_, O> {
     }
 }
 
-/// The answer for the order that was sent first. Cancel safe: the order leaves the queue with its answer.
+/// Line, bytes and answer of the order that was sent first. Cancel safe: the order leaves the queue with its answer.
 async fn front<D: Future<Output = Result<Acknowledged, StreamError>> + Unpin>(
     in_flight: &mut VecDeque<InFlight<D>>,
-) -> (u64, Result<Acknowledged, StreamError>) {
+) -> (u64, usize, Result<Acknowledged, StreamError>) {
     match in_flight.front_mut() {
         Some(first) => {
             let answer = (&mut first.delivery).await;
-            let line = first.line;
+            let (line, bytes) = (first.line, first.bytes);
             in_flight.pop_front();
-            (line, answer)
+            (line, bytes, answer)
         }
         None => std::future::pending().await,
     }

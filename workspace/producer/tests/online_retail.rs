@@ -42,7 +42,7 @@ fn online_retail_gives_the_published_counts() {
         largest = largest.max(order.value.len());
         let amount = BigDecimal::from_str(&decoded.money.to_string()).unwrap();
         // The rule on another implementation of decimals: more than 300, and neither US nor CA.
-        let hit = amount > BigDecimal::from(300) && !["US", "CA"].contains(&decoded.country.as_str());
+        let hit = amount > 300 && !["US", "CA"].contains(&decoded.country.as_str());
         hits += u32::from(hit);
         british += u32::from(hit && decoded.country.as_str() == "GB");
         sum += &amount;
