@@ -85,7 +85,11 @@ fn admit(core: &Arc<Core>, budget: &FrameBudget, stream: TcpStream, peer: Socket
     let limit = core.options.max_connections;
     if open >= limit as u64 {
         core.counters.connections_refused.add(1);
-        tracing::warn!(%peer, limit, "connection refused: as many as allowed are open");
+        // One line for each doubling: who is refused usually comes again at once.
+        let refused = core.counters.connections_refused.get();
+        if refused.is_power_of_two() {
+            tracing::warn!(%peer, limit, refused, "connection refused: as many as allowed are open");
+        }
         return;
     }
     core.counters.connections.add(1);

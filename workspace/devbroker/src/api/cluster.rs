@@ -15,6 +15,7 @@ use crate::core::{Core, NODE_ID};
 /// The endpoint type of brokers; the other one is controllers.
 const BROKERS: i8 = 1;
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 pub(super) fn host(context: &RequestContext) -> StrBytes {
     text(&context.local.ip().to_string())
@@ -77,13 +78,17 @@ fn coordinator(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordin
             .with_error_code(error.code())
             .with_error_message(Some(text(message)))
     };
-    if key_type != GROUP {
+    if key_type == TRANSACTION {
         tracing::warn!(
             peer = %context.peer,
-            key = %key,
-            key_type,
-            "a coordinator other than for groups was asked for; transactions are not served by this broker"
+            transactional_id = %key,
+            "a transactional producer was refused; transactions are not served by this broker"
         );
+        // Of the codes for this request the only one that clients do not try again for ever.
+        let error = ResponseError::TransactionalIdAuthorizationFailed;
+        return refused(error, "transactions are not served by this broker");
+    }
+    if key_type != GROUP {
         return refused(
             ResponseError::InvalidRequest,
             "this broker coordinates groups only",
