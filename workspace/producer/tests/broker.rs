@@ -122,6 +122,38 @@ async fn a_replay_puts_each_good_order_into_the_topic_under_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn standard_input_is_a_file_too_and_many_bad_lines_do_not_flood() {
+    let stage = Stage::new().await;
+    let file = stage.file("orders", ("broken\n".repeat(1000) + &lines(1..=3)).as_bytes());
+    let piped = format!(
+        "cat {} | {} replay - --format ndjson --json",
+        file.display(),
+        env!("CARGO_BIN_EXE_producer")
+    );
+    let ended = Launch::new("/bin/sh")
+        .env("KAFKA_BROKERS", stage.broker.address())
+        .env("ORDERFLOW__TOPICS__ORDERS", &stage.topic)
+        .arg("-c")
+        .arg(piped)
+        .run(DEADLINE)
+        .await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    let summary = summary(&ended);
+    assert_eq!(
+        (&summary["acknowledged"], &summary["rejected"]),
+        (&json!(3), &json!(1000))
+    );
+    assert_eq!(summary["rejected_by_code"], json!({"invalid_json": 1000}));
+    assert_eq!(
+        ended.stderr.matches("rejected (invalid_json)").count(),
+        20,
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.lines().count() < 40, "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_orders_keep_their_event_time_and_get_a_new_record_time() {
     let stage = Stage::new().await;
     let csv = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n\

@@ -7,9 +7,16 @@
 //! refuses `1e999`). Escapes that name half a surrogate pair are refused by both.
 //!
 //! The scanner never recurses: depth is a counter and a bit per level.
+//!
+//! Why not a library: the fraud worker reads every order, and exactly. Measured side by side on one busy core
+//! (`cargo bench -p domain`, orders of 137 bytes): this scanner with exact amount, currency, country and time read
+//! 0.23 us; `sonic-rs` into floats and unread text 0.18 us; `serde_json` with raw values 0.26 us. Both would come
+//! on top of what the exact reading costs.
 
 mod scan;
+mod walk;
 mod write;
 
-pub use scan::{Elements, Field, Fields, Kind, MAX_DEPTH, Value, parse};
+pub use scan::MAX_DEPTH;
+pub use walk::{Elements, Field, Fields, Kind, Value, parse};
 pub use write::{write_integer, write_string};
