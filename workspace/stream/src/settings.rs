@@ -408,6 +408,8 @@ impl KafkaSettings {
             ("acks", "all"),
             ("compression.type", self.compression.as_str()),
             ("linger.ms", "5"),
+            // As Kafka's own client: whoever produces an order, its repeats meet in one partition.
+            ("partitioner", "murmur2_random"),
             ("message.timeout.ms", "30000"),
             // A dead letter is its original with headers: it must fit whatever its source allowed.
             ("message.max.bytes", "2097152"),

@@ -1,0 +1,472 @@
+//! Workers on a real broker protocol: on the embedded broker, and on real Kafka where
+//! `ORDERFLOW_TEST_BROKER` names one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use service::{Process, ServiceInfo};
+use stream::settings::{Assignor, dead_letter_topic};
+use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
+use stream::{
+    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Sink, StreamError,
+    StreamSettings, TopicIndex,
+};
+use testkit::{Observer, TestBroker, eventually};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const INFO: ServiceInfo = ServiceInfo { name: "test", version: "0", admin_port: 0 };
+
+/// Topics and a group of one test, with the broker that they are on.
+struct Bench {
+    broker: TestBroker,
+    observer: Observer,
+    input: String,
+    output: String,
+    group: String,
+}
+
+impl Bench {
+    async fn new(partitions: i32) -> Self {
+        let bench = Self::without_topics().await;
+        bench.observer.create_topic(&bench.input, partitions).await;
+        bench.observer.create_topic(&bench.output, partitions).await;
+        bench.observer.create_topic(&bench.dead_letters(), partitions).await;
+        bench
+    }
+
+    async fn without_topics() -> Self {
+        let broker = TestBroker::start().await;
+        let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
+        Self { observer: broker.observer(), broker, input, output, group }
+    }
+
+    fn dead_letters(&self) -> String {
+        dead_letter_topic(&self.input, &self.group)
+    }
+
+    fn spec(&self) -> WorkerSpec {
+        WorkerSpec {
+            service: "test",
+            group: self.group.clone(),
+            inputs: vec![self.input.clone()],
+            outputs: vec![self.output.clone()],
+        }
+    }
+
+    fn surroundings(&self, change: impl FnOnce(&mut StreamSettings)) -> Surroundings {
+        let mut stream = StreamSettings { session_timeout_ms: 6_000, ..StreamSettings::default() };
+        change(&mut stream);
+        let kafka = KafkaSettings { brokers: self.broker.address().to_owned(), ..KafkaSettings::default() };
+        Surroundings { process: Process::detached(INFO), kafka, stream }
+    }
+
+    async fn produce(&self, records: &[(String, String)]) {
+        let records: Vec<(&[u8], &[u8])> =
+            records.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+        self.observer.produce(&self.input, &records).await;
+    }
+
+    /// Waits until the group has committed every record of the input.
+    async fn all_committed(&self) {
+        eventually(LIMIT, || async {
+            let ends = self.observer.end_offsets(&self.input).await;
+            let committed = self.observer.committed(&self.group, &self.input).await;
+            let behind: Vec<_> =
+                ends.iter().filter(|(partition, end)| **end > committed.get(partition).copied().unwrap_or(0)).collect();
+            if behind.is_empty() { Ok(()) } else { Err(format!("ends {ends:?}, committed {committed:?}")) }
+        })
+        .await;
+    }
+
+    async fn output_values(&self) -> Vec<String> {
+        let records = self.observer.read_all(&self.output).await;
+        records.into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap()).collect()
+    }
+}
+
+fn numbered(count: usize) -> Vec<(String, String)> {
+    (0..count).map(|number| (format!("key-{number}"), number.to_string())).collect()
+}
+
+/// A worker that runs in a task.
+struct Running {
+    process: Process,
+    task: JoinHandle<Result<(), StreamError>>,
+}
+
+impl Running {
+    async fn stop(self) -> Result<(), StreamError> {
+        self.process.shutdown.request("the test is over");
+        tokio::time::timeout(LIMIT, self.task).await.expect("stops in time").expect("does not panic")
+    }
+}
+
+/// Copies every record; values that are no number are poison.
+struct Copy;
+
+impl Handler for Copy {
+    fn handle(&mut self, record: &Record<'_>, outputs: &mut dyn Outputs) -> Result<(), Failure> {
+        let value = record.value.unwrap_or_default();
+        // Sent before the check on purpose: outputs before an error count for nothing.
+        outputs.send(OutputTopic(0), record.key.unwrap_or_default(), value);
+        let text = std::str::from_utf8(value).unwrap_or("?");
+        text.parse::<u64>().map(|_| ()).map_err(|_| Failure::poison("no_number", format!("`{text}` is no number")))
+    }
+}
+
+fn start_copy(bench: &Bench, change: impl FnOnce(&mut StreamSettings)) -> Running {
+    let surroundings = bench.surroundings(change);
+    let process = surroundings.process.clone();
+    Running { process, task: tokio::spawn(run_handler(bench.spec(), surroundings, || Copy)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_ends_as_output_or_dead_letter_and_is_committed() {
+    let bench = Bench::new(3).await;
+    let mut records = numbered(500);
+    records.insert(250, ("bad".to_owned(), "poison".to_owned()));
+    bench.produce(&records).await;
+    let worker = start_copy(&bench, |_| ());
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+
+    let inputs = bench.observer.read_all(&bench.input).await;
+    let outputs = bench.observer.read_all(&bench.output).await;
+    let place = |record: &testkit::Record| (record.partition, record.key.clone(), record.value.clone());
+    let wanted: Vec<_> =
+        inputs.iter().filter(|record| record.key.as_deref() != Some(b"bad")).map(place).collect();
+    assert_eq!(outputs.iter().map(place).collect::<Vec<_>>(), wanted, "key, value and partition of the input, in order");
+    let sources: Vec<String> = outputs.iter().map(|record| header(record, "source-offset")).collect();
+    let offsets: Vec<String> = inputs
+        .iter()
+        .filter(|record| record.key.as_deref() != Some(b"bad"))
+        .map(|record| record.offset.to_string())
+        .collect();
+    assert_eq!(sources, offsets);
+
+    let letters = bench.observer.read_all(&bench.dead_letters()).await;
+    assert_eq!(letters.len(), 1);
+    let bad = inputs.iter().find(|record| record.key.as_deref() == Some(b"bad")).unwrap();
+    assert_eq!(place(&letters[0]), place(bad), "the original key and bytes");
+    assert_eq!(header(&letters[0], "dlq-error-code"), "no_number");
+    assert_eq!(header(&letters[0], "dlq-error"), "`poison` is no number");
+    assert_eq!(header(&letters[0], "dlq-offset"), bad.offset.to_string());
+    assert_eq!(header(&letters[0], "dlq-group"), bench.group);
+}
+
+fn header(record: &testkit::Record, name: &str) -> String {
+    let found = record.headers.iter().find(|(key, _)| key == name);
+    let value = &found.unwrap_or_else(|| panic!("no header `{name}`")).1;
+    String::from_utf8(value.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_start_goes_on_where_the_first_one_ended() {
+    let bench = Bench::new(2).await;
+    bench.produce(&numbered(100)).await;
+    let first = start_copy(&bench, |_| ());
+    bench.all_committed().await;
+    first.stop().await.expect("stops cleanly");
+    let more: Vec<_> = (100..150).map(|number| (format!("key-{number}"), number.to_string())).collect();
+    bench.produce(&more).await;
+    let second = start_copy(&bench, |_| ());
+    bench.all_committed().await;
+    second.stop().await.expect("stops cleanly");
+    let values = bench.output_values().await;
+    assert_eq!(values.len(), 150, "nothing is done twice after a clean stop");
+    assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), 150);
+}
+
+async fn members_come_and_go(assignor: Assignor) {
+    let bench = Arc::new(Bench::new(4).await);
+    let first = start_copy(&bench, |stream| stream.assignor = assignor);
+    bench.produce(&numbered(400)).await;
+    let second = start_copy(&bench, |stream| stream.assignor = assignor);
+    let producing = {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move {
+            for round in 0..10 {
+                let records: Vec<_> = (0..200)
+                    .map(|number| 400 + round * 200 + number)
+                    .map(|number| (format!("key-{number}"), number.to_string()))
+                    .collect();
+                bench.produce(&records).await;
+            }
+        })
+    };
+    let third = start_copy(&bench, |stream| stream.assignor = assignor);
+    // Each of them gets partitions before one leaves: then work has moved twice.
+    for worker in [&first, &second, &third] {
+        eventually(LIMIT, || async {
+            let rebalances = metric(&worker.process, "orderflow_rebalances_total");
+            rebalances > 0.0
+        })
+        .await;
+    }
+    first.stop().await.expect("leaves cleanly");
+    producing.await.expect("produces");
+    bench.all_committed().await;
+    second.stop().await.expect("leaves cleanly");
+    third.stop().await.expect("leaves cleanly");
+    let values = bench.output_values().await;
+    let distinct: BTreeSet<u64> = values.iter().map(|value| value.parse().unwrap()).collect();
+    assert_eq!(distinct, (0..2_400).collect(), "nothing is lost while members come and go");
+}
+
+fn metric(process: &Process, name: &str) -> f64 {
+    let families = process.metrics.gather();
+    let family = families.iter().find(|family| family.name() == name);
+    let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
+    metrics.iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_come_and_go_lose_nothing_with_the_cooperative_protocol() {
+    members_come_and_go(Assignor::CooperativeSticky).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_come_and_go_lose_nothing_with_the_eager_protocol() {
+    members_come_and_go(Assignor::Range).await;
+}
+
+/// Holds records back until the test lets them go.
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    started: AtomicUsize,
+    failing: AtomicBool,
+}
+
+impl Gate {
+    fn hold(&self, value: &str) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        self.closed.lock().unwrap().insert(value.to_owned(), Arc::clone(&gate));
+        gate
+    }
+}
+
+struct Gated(Arc<Gate>);
+
+impl ConcurrentHandler for Gated {
+    type Job = (Vec<u8>, String);
+
+    fn decode(&self, record: &Record<'_>) -> Result<Self::Job, Failure> {
+        let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+        if value == "poison" {
+            return Err(Failure::poison("poison", "asked for"));
+        }
+        Ok((record.key.unwrap_or_default().to_vec(), value))
+    }
+
+    async fn attempt(&self, (key, value): &Self::Job, _: u32) -> Result<Vec<OutputRecord>, Failure> {
+        self.0.started.fetch_add(1, Ordering::SeqCst);
+        let gate = self.0.closed.lock().unwrap().get(value).cloned();
+        if let Some(gate) = gate {
+            gate.acquire().await.expect("never closed").forget();
+        }
+        if value.starts_with("fail") && self.0.failing.load(Ordering::SeqCst) {
+            return Err(Failure::transient("away", "the other side is away"));
+        }
+        Ok(vec![OutputRecord { topic: OutputTopic(0), key: key.clone(), value: value.clone().into_bytes() }])
+    }
+
+    fn give_up(&self, (key, value): &Self::Job, attempts: u32) -> Vec<OutputRecord> {
+        assert!(attempts > 1, "it was tried again");
+        vec![OutputRecord { topic: OutputTopic(0), key: key.clone(), value: format!("gave up {value}").into_bytes() }]
+    }
+}
+
+fn start_gated(bench: &Bench, gate: &Arc<Gate>, change: impl FnOnce(&mut StreamSettings)) -> Running {
+    let surroundings = bench.surroundings(change);
+    let process = surroundings.process.clone();
+    let handler = Arc::new(Gated(Arc::clone(gate)));
+    Running { process, task: tokio::spawn(run_concurrent(bench.spec(), surroundings, handler)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_record_holds_back_the_commits_of_its_own_partition_and_nothing_else() {
+    let bench = Bench::new(2).await;
+    let gate = Arc::new(Gate::default());
+    let slow = gate.hold("slow");
+    for (partition, value) in [(0, "slow"), (0, "after-slow"), (1, "other"), (1, "another")] {
+        bench.observer.produce_with_headers(&bench.input, Some(partition), b"k", value.as_bytes(), &[]).await;
+    }
+    let worker = start_gated(&bench, &gate, |_| ());
+    eventually(LIMIT, || async {
+        bench.observer.committed(&bench.group, &bench.input).await.get(&1) == Some(&2)
+    })
+    .await;
+    assert_eq!(gate.started.load(Ordering::SeqCst), 4, "reading goes on behind the slow record");
+    assert_eq!(bench.output_values().await, ["other", "another"]);
+    assert!(!bench.observer.committed(&bench.group, &bench.input).await.contains_key(&0));
+    slow.add_permits(1);
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+    assert_eq!(bench.output_values().await, ["slow", "after-slow", "other", "another"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_lets_what_is_in_flight_finish() {
+    let bench = Bench::new(1).await;
+    let gate = Arc::new(Gate::default());
+    let last = gate.hold("1");
+    bench.produce(&numbered(2)).await;
+    let worker = start_gated(&bench, &gate, |_| ());
+    eventually(LIMIT, || async { gate.started.load(Ordering::SeqCst) == 2 }).await;
+    worker.process.shutdown.request("the test wants it");
+    last.add_permits(1);
+    worker.stop().await.expect("stops cleanly");
+    bench.all_committed().await;
+    assert_eq!(bench.output_values().await, ["0", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_past_its_deadline_leaves_the_record_to_the_next_owner() {
+    let bench = Bench::new(1).await;
+    let gate = Arc::new(Gate::default());
+    let stuck = gate.hold("1");
+    bench.produce(&numbered(2)).await;
+    let worker = start_gated(&bench, &gate, |stream| stream.drain_timeout_ms = 200);
+    eventually(LIMIT, || async { gate.started.load(Ordering::SeqCst) == 2 }).await;
+    worker.stop().await.expect("stops at its deadline");
+    assert_eq!(bench.observer.committed(&bench.group, &bench.input).await.get(&0), Some(&1));
+    stuck.add_permits(10);
+    let next = start_gated(&bench, &gate, |_| ());
+    bench.all_committed().await;
+    next.stop().await.expect("stops cleanly");
+    assert_eq!(bench.output_values().await, ["0", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_are_used_up_end_in_the_last_word_and_a_dead_letter() {
+    let bench = Bench::new(1).await;
+    let gate = Arc::new(Gate { failing: AtomicBool::new(true), ..Gate::default() });
+    let records = ["0", "fail", "poison", "3"].map(|value| ("k".to_owned(), value.to_owned()));
+    bench.produce(&records).await;
+    let worker = start_gated(&bench, &gate, |stream| {
+        stream.retry_deadline_ms = 300;
+        stream.retry_first_ms = 20;
+    });
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+    assert_eq!(bench.output_values().await, ["0", "gave up fail", "3"]);
+    let letters = bench.observer.read_all(&bench.dead_letters()).await;
+    let codes: Vec<String> = letters.iter().map(|letter| header(letter, "dlq-error-code")).collect();
+    assert_eq!(codes, ["away", "poison"]);
+    assert!(header(&letters[0], "dlq-attempts").parse::<u32>().unwrap() > 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_budget_pauses_reading_and_goes_on_when_there_is_room() {
+    let bench = Bench::new(1).await;
+    let gate = Arc::new(Gate::default());
+    let head = gate.hold("0");
+    bench.produce(&numbered(500)).await;
+    let worker = start_gated(&bench, &gate, |stream| {
+        stream.budget_records = 50;
+        stream.batch_records = 10;
+    });
+    eventually(LIMIT, || async { metric(&worker.process, "orderflow_partition_pauses_total") > 0.0 }).await;
+    let started = gate.started.load(Ordering::SeqCst);
+    assert!(started <= 70, "{started} started with a budget of 50 and batches of 10");
+    head.add_permits(1);
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+    let wanted: Vec<String> = (0..500).map(|number: usize| number.to_string()).collect();
+    assert_eq!(bench.output_values().await, wanted);
+}
+
+/// A store in memory that can be away and that refuses what it is told to.
+#[derive(Default)]
+struct Memory {
+    away: AtomicBool,
+    asked: AtomicUsize,
+    items: Mutex<Vec<String>>,
+}
+
+struct Keep(Arc<Memory>);
+
+impl Sink for Keep {
+    type Item = String;
+
+    fn prepare(&self, _: TopicIndex, record: &Record<'_>) -> Result<String, Failure> {
+        let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+        if value == "poison" {
+            return Err(Failure::poison("poison", "can not be prepared"));
+        }
+        Ok(value)
+    }
+
+    async fn write(&self, items: &[&String]) -> Result<Vec<(usize, Failure)>, Failure> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        if self.0.away.load(Ordering::SeqCst) {
+            return Err(Failure::transient("store_away", "the store is away"));
+        }
+        let mut refused = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            if *item == "refused" {
+                refused.push((index, Failure::poison("refused", "the store does not want it")));
+            } else {
+                self.0.items.lock().unwrap().push((*item).clone());
+            }
+        }
+        Ok(refused)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_delays_documents_and_loses_none() {
+    let bench = Bench::new(1).await;
+    let memory = Arc::new(Memory { away: AtomicBool::new(true), ..Memory::default() });
+    let mut records = numbered(300);
+    records.insert(10, ("k".to_owned(), "refused".to_owned()));
+    records.insert(20, ("k".to_owned(), "poison".to_owned()));
+    bench.produce(&records).await;
+    let surroundings = bench.surroundings(|_| ());
+    let process = surroundings.process.clone();
+    let task = tokio::spawn(run_sink(bench.spec(), surroundings, Arc::new(Keep(Arc::clone(&memory)))));
+    let worker = Running { process, task };
+    eventually(LIMIT, || async { memory.asked.load(Ordering::SeqCst) >= 3 }).await;
+    assert!(bench.observer.committed(&bench.group, &bench.input).await.is_empty(), "nothing is stored yet");
+    assert!(metric(&worker.process, "orderflow_waiting_state") > 0.0);
+    memory.away.store(false, Ordering::SeqCst);
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+    let wanted: Vec<String> = (0..300).map(|number: usize| number.to_string()).collect();
+    assert_eq!(*memory.items.lock().unwrap(), wanted);
+    let letters = bench.observer.read_all(&bench.dead_letters()).await;
+    let codes: BTreeSet<String> = letters.iter().map(|letter| header(letter, "dlq-error-code")).collect();
+    assert_eq!(codes, BTreeSet::from(["poison".to_owned(), "refused".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_waits_for_its_topics_and_begins_when_they_are_there() {
+    let bench = Bench::without_topics().await;
+    let worker = start_copy(&bench, |_| ());
+    bench.observer.create_topic(&bench.input, 1).await;
+    bench.produce(&numbered(10)).await;
+    assert!(worker.process.health.not_ready_reason().is_some(), "not ready while a topic is missing");
+    bench.observer.create_topic(&bench.output, 1).await;
+    bench.observer.create_topic(&bench.dead_letters(), 1).await;
+    bench.all_committed().await;
+    assert_eq!(worker.process.health.not_ready_reason(), None);
+    worker.stop().await.expect("stops cleanly");
+    assert_eq!(bench.output_values().await.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_topic_with_too_few_partitions_is_refused_at_start() {
+    let bench = Bench::without_topics().await;
+    bench.observer.create_topic(&bench.input, 3).await;
+    bench.observer.create_topic(&bench.output, 2).await;
+    bench.observer.create_topic(&bench.dead_letters(), 3).await;
+    let worker = start_copy(&bench, |_| ());
+    let error = tokio::time::timeout(LIMIT, worker.task).await.expect("in time").expect("no panic").expect_err("refused");
+    assert!(matches!(error, StreamError::TooFewPartitions { partitions: 2, wanted: 3, .. }), "{error}");
+}
