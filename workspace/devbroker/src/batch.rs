@@ -17,6 +17,11 @@ const CHECKSUMMED_FROM: usize = 21;
 /// The epoch of the only leader that there ever is.
 pub(crate) const LEADER_EPOCH: i32 = 0;
 
+/// Where the format's version stands.
+const MAGIC_AT: usize = 16;
+/// The least that the length field can say: what a batch of the oldest format had.
+const MIN_LENGTH: i32 = 14;
+
 const COMPRESSION_MASK: i16 = 0x07;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
@@ -71,18 +76,13 @@ impl BatchHeader {
     pub(crate) fn check(bytes: &[u8]) -> Result<Self, Refusal> {
         let corrupt = |message: String| Refusal::new(ResponseError::CorruptMessage, message);
         let invalid = |message: &str| Refusal::new(ResponseError::InvalidRecord, message);
-        if bytes.len() < HEADER_BYTES {
-            return Err(corrupt(format!(
-                "a batch of {} bytes is shorter than its header",
-                bytes.len()
-            )));
-        }
+        check_extent(bytes)?;
         // 61 bytes are there, and the reads below take 61 in all.
         let mut fields = bytes;
         let _base_offset = fields.get_i64();
-        let length = fields.get_i32();
+        let _length = fields.get_i32();
         let _leader_epoch = fields.get_i32();
-        let magic = fields.get_i8();
+        let _magic = fields.get_i8();
         let checksum = fields.get_u32();
         let attributes = fields.get_i16();
         let last_offset_delta = fields.get_i32();
@@ -93,24 +93,6 @@ impl BatchHeader {
         let base_sequence = fields.get_i32();
         let records = fields.get_i32();
 
-        if magic != 2 {
-            return Err(invalid("only record batches of magic 2 are accepted"));
-        }
-        let whole = usize::try_from(length)
-            .ok()
-            .and_then(|length| length.checked_add(PREFIX_BYTES));
-        match whole {
-            Some(whole) if whole == bytes.len() => {}
-            Some(whole) if whole >= HEADER_BYTES && whole < bytes.len() => {
-                return Err(invalid("a produce request may carry one batch per partition"));
-            }
-            _ => {
-                return Err(corrupt(format!(
-                    "batch length `{length}` does not fit {} bytes",
-                    bytes.len()
-                )));
-            }
-        }
         if crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default()) != checksum {
             return Err(corrupt("the checksum of the batch does not match".to_owned()));
         }
@@ -144,6 +126,34 @@ impl BatchHeader {
             sequenced,
         })
     }
+}
+
+/// Checks that the bytes are one whole batch of magic 2 with room for its header. The codes, and the
+/// order in which they are decided, are those that Apache Kafka 4.3 was seen to answer.
+fn check_extent(bytes: &[u8]) -> Result<(), Refusal> {
+    let corrupt = |message: String| Err(Refusal::new(ResponseError::CorruptMessage, message));
+    let invalid = |message: &str| Err(Refusal::new(ResponseError::InvalidRecord, message));
+    let (Some(mut length), Some(magic)) = (bytes.get(8..PREFIX_BYTES), bytes.get(MAGIC_AT)) else {
+        return invalid("a produce request must carry one batch per partition");
+    };
+    let length = length.get_i32();
+    if length < MIN_LENGTH {
+        return corrupt(format!("batch length `{length}` is less than any batch has"));
+    }
+    let whole = PREFIX_BYTES.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+    if whole > bytes.len() {
+        return invalid("the batch is longer than the bytes that carry it");
+    }
+    if *magic != 2 {
+        return invalid("only record batches of magic 2 are accepted");
+    }
+    if whole < bytes.len() {
+        return invalid("a produce request may carry one batch per partition");
+    }
+    if whole < HEADER_BYTES {
+        return corrupt(format!("a batch of {whole} bytes is shorter than its header"));
+    }
+    Ok(())
 }
 
 fn compression(attributes: i16) -> Result<Compression, Refusal> {
@@ -213,8 +223,23 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_batch_decides_the_code() {
-        assert_eq!(refused(|bytes| bytes.truncate(60)), CorruptMessage);
-        assert_eq!(refused(|bytes| bytes.truncate(70)), CorruptMessage);
+        assert_eq!(refused(|bytes| bytes.truncate(0)), InvalidRecord);
+        assert_eq!(refused(|bytes| bytes.truncate(16)), InvalidRecord);
+        assert_eq!(
+            refused(|bytes| bytes.truncate(50)),
+            InvalidRecord,
+            "as Kafka 4.3 answers"
+        );
+        assert_eq!(refused(|bytes| bytes.truncate(70)), InvalidRecord);
+        let short = |bytes: &mut Vec<u8>| {
+            bytes.truncate(26);
+            bytes[8..12].copy_from_slice(&14_i32.to_be_bytes());
+        };
+        assert_eq!(
+            refused(short),
+            CorruptMessage,
+            "a batch without room for its header"
+        );
         assert_eq!(refused(|bytes| *bytes.last_mut().unwrap() ^= 1), CorruptMessage);
         assert_eq!(
             refused(|bytes| bytes[8..12].copy_from_slice(&(-1_i32).to_be_bytes())),

@@ -235,7 +235,7 @@ async fn each_refusal_of_a_batch_has_its_code() {
             "MESSAGE_TOO_LARGE",
         ),
         ("orders", flipped.into(), 2, "CORRUPT_MESSAGE"),
-        ("orders", good.slice(..50), 2, "CORRUPT_MESSAGE"),
+        ("orders", good.slice(..50), 87, "INVALID_RECORD"),
         (
             "orders",
             [good.clone(), good.clone()].concat().into(),
