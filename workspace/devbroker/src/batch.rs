@@ -104,8 +104,8 @@ impl BatchHeader {
         }
         if attributes & TRANSACTIONAL != 0 {
             return Err(Refusal::new(
-                ResponseError::InvalidTxnState,
-                "the partition is not part of a transaction",
+                ResponseError::TransactionalIdAuthorizationFailed,
+                "a transactional batch needs a transactional id, and transactions are not served by this broker",
             ));
         }
         let sequenced = match (producer_id, base_sequence) {
@@ -129,7 +129,8 @@ impl BatchHeader {
 }
 
 /// Checks that the bytes are one whole batch of magic 2 with room for its header. The codes, and the
-/// order in which they are decided, are those that Apache Kafka 4.3 was seen to answer.
+/// order in which they are decided, are those that Apache Kafka 4.3 was seen to answer; where a batch
+/// has no room for its header it answers UNKNOWN_SERVER_ERROR, and this broker says what is wrong.
 fn check_extent(bytes: &[u8]) -> Result<(), Refusal> {
     let corrupt = |message: String| Err(Refusal::new(ResponseError::CorruptMessage, message));
     let invalid = |message: &str| Err(Refusal::new(ResponseError::InvalidRecord, message));
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(refused(patched(21, &CONTROL.to_be_bytes())), InvalidRecord);
         assert_eq!(
             refused(patched(21, &TRANSACTIONAL.to_be_bytes())),
-            InvalidTxnState
+            TransactionalIdAuthorizationFailed
         );
         assert_eq!(
             refused(patched(21, &7_i16.to_be_bytes())),
