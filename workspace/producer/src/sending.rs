@@ -361,8 +361,11 @@ async fn front<D: Future<Output = Result<Acknowledged, StreamError>> + Unpin>(
     }
 }
 
+/// Resolves at the deadline. One that has passed costs nothing: a timer would round it up to the next millisecond,
+/// and with it the time between two orders.
 async fn until(deadline: Option<Instant>) {
     match deadline {
+        Some(deadline) if deadline <= Instant::now() => {}
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }

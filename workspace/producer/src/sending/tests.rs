@@ -197,6 +197,23 @@ async fn orders_are_sent_at_the_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_rate_no_order_waits_for_a_timer() {
+    let replay = Replay::default();
+    let started = Instant::now();
+    let (summary, result) = replay
+        .run(vec![batch((1..=5000).map(order).collect())], false)
+        .await;
+    result.unwrap();
+    assert_eq!(summary.acknowledged, 5000);
+    // In paused time a timer per order would add up to seconds.
+    assert!(
+        started.elapsed() < Duration::from_millis(5),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_delivery_ends_the_replay_and_names_its_cause() {
     let outlet = Memory {
         fails_from: Some(2),
