@@ -196,18 +196,18 @@ async fn orders_are_sent_at_the_rate() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+/// In real time, because paused time has no timers that round up: with one per order this takes three seconds.
+#[tokio::test]
 async fn without_a_rate_no_order_waits_for_a_timer() {
     let replay = Replay::default();
-    let started = Instant::now();
+    let started = std::time::Instant::now();
     let (summary, result) = replay
-        .run(vec![batch((1..=5000).map(order).collect())], false)
+        .run(vec![batch((1..=3000).map(order).collect())], false)
         .await;
     result.unwrap();
-    assert_eq!(summary.acknowledged, 5000);
-    // In paused time a timer per order would add up to seconds.
+    assert_eq!(summary.acknowledged, 3000);
     assert!(
-        started.elapsed() < Duration::from_millis(5),
+        started.elapsed() < Duration::from_millis(1500),
         "{:?}",
         started.elapsed()
     );

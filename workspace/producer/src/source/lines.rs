@@ -70,7 +70,6 @@ impl Lines {
         self.number += 1;
         if length > MAX_LINE_BYTES as u64 {
             line.clear();
-            line.shrink_to(64 * 1024);
             return Ok(LineRead::TooLong(length));
         }
         if line.last() == Some(&b'\r') {
