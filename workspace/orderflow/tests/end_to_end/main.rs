@@ -1,0 +1,23 @@
+//! The pipeline from end to end: real processes of the built binary, on devbroker or on the real Kafka
+//! of `ORDERFLOW_TEST_BROKER`. One test binary, because linking it is what costs.
+//!
+//! - `common`: a pipeline with topics, groups and files of its own.
+//! - `pipeline`: what becomes of good and of bad input.
+//! - `restart`: workers that stop, die and share their work.
+//! - `retention`: old orders on topics that keep little.
+//! - `demo`: everything from one command.
+//! - `errors`: what a person reads when something is wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+mod demo;
+mod errors;
+mod pipeline;
+mod restart;
+mod retention;
