@@ -26,8 +26,12 @@ pub struct Config {
 
 impl Settings for Config {
     fn check(&self, problems: &mut Problems) {
-        let sections =
-            [self.kafka.problems(), self.topics.problems(), self.stream.problems(), self.store.problems()];
+        let sections = [
+            self.kafka.problems(),
+            self.topics.problems(),
+            self.stream.problems(),
+            self.store.problems(),
+        ];
         for (key, message) in sections.into_iter().flatten() {
             problems.add(key, message);
         }
@@ -35,7 +39,10 @@ impl Settings for Config {
             problems.add("analytics.group", "empty, must name a consumer group");
         }
         if self.analytics.generation < 0 {
-            problems.add("analytics.generation", format!("`{}`, must be 0 or more", self.analytics.generation));
+            problems.add(
+                "analytics.generation",
+                format!("`{}`, must be 0 or more", self.analytics.generation),
+            );
         }
     }
 }
@@ -53,6 +60,9 @@ pub struct AnalyticsSettings {
 
 impl Default for AnalyticsSettings {
     fn default() -> Self {
-        Self { group: "analytics-group".to_owned(), generation: 0 }
+        Self {
+            group: "analytics-group".to_owned(),
+            generation: 0,
+        }
     }
 }

@@ -50,7 +50,12 @@ pub struct Document {
 ///
 /// # Errors
 /// Why the record is not what its topic carries.
-pub fn document(kind: Kind, value: &[u8], place: Place<'_>, default_currency: Currency) -> Result<Document, Rejection> {
+pub fn document(
+    kind: Kind,
+    value: &[u8],
+    place: Place<'_>,
+    default_currency: Currency,
+) -> Result<Document, Rejection> {
     let (key, money, event_time) = match kind {
         Kind::Order => {
             let order = Order::decode(value, default_currency)?;
@@ -62,7 +67,11 @@ pub fn document(kind: Kind, value: &[u8], place: Place<'_>, default_currency: Cu
         }
         Kind::Payment => {
             let payment = Payment::decode(value)?;
-            (payment.order_id.text().to_owned(), payment.money, Some(payment.timestamp))
+            (
+                payment.order_id.text().to_owned(),
+                payment.money,
+                Some(payment.timestamp),
+            )
         }
     };
     // Decoding has checked that the bytes are UTF-8 and one JSON object with at least one field.
@@ -73,7 +82,10 @@ pub fn document(kind: Kind, value: &[u8], place: Place<'_>, default_currency: Cu
     let mut body = Vec::with_capacity(value.len() + 256);
     body.extend_from_slice(fields.as_bytes());
     ours(&mut body, kind, place, money, event_time);
-    Ok(Document { key, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Document {
+        key,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }
 
 /// A record that carries our own field already did not come through the intake, and its field would
@@ -85,7 +97,8 @@ fn refuse_reserved(text: &str) -> Result<(), Rejection> {
     let mut fields = Fields::of(text)?;
     while let Some(field) = fields.next_field()? {
         if field.name == RESERVED_FIELD {
-            let message = format!("`{RESERVED_FIELD}` is reserved for orderflow's own data, must be left out");
+            let message =
+                format!("`{RESERVED_FIELD}` is reserved for orderflow's own data, must be left out");
             return Err(Rejection::new(RejectionCode::ReservedField, message));
         }
     }
@@ -124,7 +137,12 @@ mod tests {
 
     use super::*;
 
-    const PLACE: Place<'_> = Place { topic: "orders", partition: 2, offset: 41, record_time_ms: 1_700_000_000_000 };
+    const PLACE: Place<'_> = Place {
+        topic: "orders",
+        partition: 2,
+        offset: 41,
+        record_time_ms: 1_700_000_000_000,
+    };
 
     fn make(text: &str) -> Result<Document, Rejection> {
         document(Kind::Order, text.as_bytes(), PLACE, Currency::USD)
@@ -136,7 +154,11 @@ mod tests {
         let document = make(order).expect("document");
         assert_eq!(document.key, "1");
         let mut body: Value = serde_json::from_str(&document.body).expect("JSON");
-        let ours = body.as_object_mut().expect("object").remove("_orderflow").expect("ours");
+        let ours = body
+            .as_object_mut()
+            .expect("object")
+            .remove("_orderflow")
+            .expect("ours");
         assert_eq!(body, serde_json::from_str::<Value>(order).expect("JSON"));
         let want = json!({"type":"order","topic":"orders","partition":2,"offset":41,"record_time":1_700_000_000_000_i64,
             "event_time":1_705_029_300_000_i64,"currency":"USD","amount_minor":24_999,"amount":"249.99"});
@@ -145,7 +167,8 @@ mod tests {
 
     #[test]
     fn an_order_that_ends_in_nested_objects_keeps_them() {
-        let document = make(r#"{"order_id":"a","amount":5,"country":"FR","x":{"y":{"z":{}}}}"#).expect("document");
+        let document =
+            make(r#"{"order_id":"a","amount":5,"country":"FR","x":{"y":{"z":{}}}}"#).expect("document");
         let body: Value = serde_json::from_str(&document.body).expect("JSON");
         assert_eq!(body["x"], json!({"y":{"z":{}}}));
         assert_eq!(body["_orderflow"]["amount_minor"], json!(500));
@@ -154,7 +177,8 @@ mod tests {
 
     #[test]
     fn our_own_field_is_refused_and_a_text_that_only_mentions_it_is_not() {
-        let refused = make(r#"{"order_id":1,"amount":5,"country":"FR","_orderflow":{}}"#).expect_err("refused");
+        let refused =
+            make(r#"{"order_id":1,"amount":5,"country":"FR","_orderflow":{}}"#).expect_err("refused");
         assert_eq!(refused.code.as_str(), "reserved_field");
         assert!(make(r#"{"order_id":1,"amount":5,"country":"FR","vendor":"_orderflow"}"#).is_ok());
     }

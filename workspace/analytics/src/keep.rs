@@ -9,8 +9,11 @@ use stream::{Failure, Record, Sink, TopicIndex};
 use crate::document::{Kind, Place, document};
 
 /// What each of the consumed topics carries, in the order of the worker's inputs.
-const KINDS: [(Kind, Collection); 3] =
-    [(Kind::Order, Collection::Orders), (Kind::Alert, Collection::Alerts), (Kind::Payment, Collection::Payments)];
+const KINDS: [(Kind, Collection); 3] = [
+    (Kind::Order, Collection::Orders),
+    (Kind::Alert, Collection::Alerts),
+    (Kind::Payment, Collection::Payments),
+];
 
 /// Keeps documents in a store.
 pub struct Keep {
@@ -34,7 +37,12 @@ impl Keep {
         generation: i64,
         topics: Vec<String>,
     ) -> Self {
-        Self { store, default_currency, generation, topics }
+        Self {
+            store,
+            default_currency,
+            generation,
+            topics,
+        }
     }
 }
 
@@ -46,7 +54,9 @@ impl Sink for Keep {
         let (Some((kind, collection)), Some(name)) = (KINDS.get(index), self.topics.get(index)) else {
             return Err(Failure::fatal(format!("input topic {index} was not declared")));
         };
-        let value = record.value.ok_or_else(|| Failure::poison("empty", "the record has no value"))?;
+        let value = record
+            .value
+            .ok_or_else(|| Failure::poison("empty", "the record has no value"))?;
         let place = Place {
             topic: name,
             partition: record.at.partition.0,
@@ -55,9 +65,19 @@ impl Sink for Keep {
         };
         let made = document(*kind, value, place, self.default_currency)
             .map_err(|rejection| Failure::poison(rejection.code.as_str(), rejection.message))?;
-        let version = Version { generation: self.generation, offset: record.offset.0 };
-        let document = VersionedDocument { key: made.key, body: made.body, version };
-        Ok(Item { collection: *collection, document })
+        let version = Version {
+            generation: self.generation,
+            offset: record.offset.0,
+        };
+        let document = VersionedDocument {
+            key: made.key,
+            body: made.body,
+            version,
+        };
+        Ok(Item {
+            collection: *collection,
+            document,
+        })
     }
 
     async fn write(&self, items: &[&Item]) -> Result<Vec<(usize, Failure)>, Failure> {
@@ -72,8 +92,11 @@ impl Sink for Keep {
             if chosen.is_empty() {
                 continue;
             }
-            let documents: Vec<VersionedDocument> =
-                chosen.iter().filter_map(|index| items.get(*index)).map(|item| item.document.clone()).collect();
+            let documents: Vec<VersionedDocument> = chosen
+                .iter()
+                .filter_map(|index| items.get(*index))
+                .map(|item| item.document.clone())
+                .collect();
             let written = match collection {
                 // Of repeated orders the first stands.
                 Collection::Orders => self.store.insert_first(collection, &documents).await,

@@ -20,8 +20,11 @@ use service::{Exit, Process, ServiceInfo};
 use stream::worker::{Surroundings, WorkerSpec, run_sink};
 
 /// What this service is called, and where its admin server listens by default.
-pub const INFO: ServiceInfo =
-    ServiceInfo { name: "analytics", version: env!("CARGO_PKG_VERSION"), admin_port: 9464 };
+pub const INFO: ServiceInfo = ServiceInfo {
+    name: "analytics",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 9464,
+};
 
 /// Runs until the process is told to stop.
 ///
@@ -30,12 +33,28 @@ pub const INFO: ServiceInfo =
 pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
     let (settings, registry) = (config.store.clone(), process.metrics.clone());
     let opened = tokio::task::spawn_blocking(move || docstore::open_observed(&settings, &registry)).await;
-    let store = opened.map_err(|error| Exit::bug(error.to_string()))?.map_err(|error| exit_of(&error))?;
+    let store = opened
+        .map_err(|error| Exit::bug(error.to_string()))?
+        .map_err(|error| exit_of(&error))?;
     let topics = config.topics;
     let inputs = vec![topics.orders, topics.fraud_alerts, topics.payments];
-    let keep = keep::Keep::new(store, config.orders.default_currency, config.analytics.generation, inputs.clone());
-    let spec = WorkerSpec { service: INFO.name, group: config.analytics.group, inputs, outputs: Vec::new() };
-    let surroundings = Surroundings { process, kafka: config.kafka, stream: config.stream };
+    let keep = keep::Keep::new(
+        store,
+        config.orders.default_currency,
+        config.analytics.generation,
+        inputs.clone(),
+    );
+    let spec = WorkerSpec {
+        service: INFO.name,
+        group: config.analytics.group,
+        inputs,
+        outputs: Vec::new(),
+    };
+    let surroundings = Surroundings {
+        process,
+        kafka: config.kafka,
+        stream: config.stream,
+    };
     run_sink(spec, surroundings, Arc::new(keep)).await?;
     Ok(())
 }

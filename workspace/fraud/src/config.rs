@@ -27,7 +27,11 @@ pub struct Config {
 
 impl Settings for Config {
     fn check(&self, problems: &mut Problems) {
-        let sections = [self.kafka.problems(), self.topics.problems(), self.stream.problems()];
+        let sections = [
+            self.kafka.problems(),
+            self.topics.problems(),
+            self.stream.problems(),
+        ];
         for (key, message) in sections.into_iter().flatten() {
             problems.add(key, message);
         }
@@ -119,7 +123,10 @@ impl FraudSettings {
                 add("fraud.exempt_countries".to_owned(), rejection.message);
             }
         }
-        if !(self.medium_from < self.high_from && self.high_from < self.critical_from && self.critical_from <= 100) {
+        if !(self.medium_from < self.high_from
+            && self.high_from < self.critical_from
+            && self.critical_from <= 100)
+        {
             let found = format!("{}, {}, {}", self.medium_from, self.high_from, self.critical_from);
             let message = format!("`{found}` (medium, high, critical), must rise and end at 100 or below");
             add("fraud.medium_from".to_owned(), message);
@@ -143,8 +150,16 @@ impl FraudSettings {
         }
         Ok(Rules {
             limits,
-            exempt_countries: self.exempt_countries.iter().filter_map(|code| Country::parse(code).ok()).collect(),
-            levels: Levels { medium: self.medium_from, high: self.high_from, critical: self.critical_from },
+            exempt_countries: self
+                .exempt_countries
+                .iter()
+                .filter_map(|code| Country::parse(code).ok())
+                .collect(),
+            levels: Levels {
+                medium: self.medium_from,
+                high: self.high_from,
+                critical: self.critical_from,
+            },
             version: self.rules_version.clone(),
         })
     }
@@ -180,10 +195,20 @@ mod tests {
             medium_from: 80,
             ..FraudSettings::default()
         };
-        let keys: Vec<String> = settings.mistakes().into_iter().map(|mistake| mistake.key).collect();
+        let keys: Vec<String> = settings
+            .mistakes()
+            .into_iter()
+            .map(|mistake| mistake.key)
+            .collect();
         assert_eq!(
             keys,
-            ["fraud.limit", "fraud.limits.JPY", "fraud.limits.XXQ", "fraud.exempt_countries", "fraud.medium_from"]
+            [
+                "fraud.limit",
+                "fraud.limits.JPY",
+                "fraud.limits.XXQ",
+                "fraud.exempt_countries",
+                "fraud.medium_from"
+            ]
         );
     }
 }

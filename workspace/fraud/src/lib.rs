@@ -17,23 +17,36 @@ use service::{Exit, Process, ServiceInfo};
 use stream::worker::{Surroundings, WorkerSpec, run_handler};
 
 /// What this service is called, and where its admin server listens by default.
-pub const INFO: ServiceInfo =
-    ServiceInfo { name: "fraud", version: env!("CARGO_PKG_VERSION"), admin_port: 9462 };
+pub const INFO: ServiceInfo = ServiceInfo {
+    name: "fraud",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 9462,
+};
 
 /// Runs until the process is told to stop.
 ///
 /// # Errors
 /// What made going on impossible, with the exit code that tells an orchestrator what to do.
 pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
-    let rules = config.fraud.rules().map_err(|problem| Exit::config(problem.to_string()))?;
+    let rules = config
+        .fraud
+        .rules()
+        .map_err(|problem| Exit::config(problem.to_string()))?;
     let spec = WorkerSpec {
         service: INFO.name,
         group: config.fraud.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.fraud_alerts],
     };
-    let surroundings = Surroundings { process, kafka: config.kafka, stream: config.stream };
+    let surroundings = Surroundings {
+        process,
+        kafka: config.kafka,
+        stream: config.stream,
+    };
     let default_currency = config.orders.default_currency;
-    run_handler(spec, surroundings, || screen::Screen::new(rules.clone(), default_currency)).await?;
+    run_handler(spec, surroundings, || {
+        screen::Screen::new(rules.clone(), default_currency)
+    })
+    .await?;
     Ok(())
 }

@@ -63,7 +63,10 @@ impl Limits {
     /// One limit in major units for every currency.
     #[must_use]
     pub fn new(general: &str) -> Self {
-        Self { general: general.into(), known: Vec::new() }
+        Self {
+            general: general.into(),
+            known: Vec::new(),
+        }
     }
 
     /// Another limit for one currency; text that is no amount of it is passed over, because the
@@ -88,7 +91,9 @@ impl Limits {
 
 /// The general limit in minor units, rounded half to even where the currency is coarser than the text.
 fn general_limit(text: &str, currency: Currency) -> MinorUnits {
-    let rounded = Decimal::parse(text).ok().and_then(|limit| limit.round_half_even(currency));
+    let rounded = Decimal::parse(text)
+        .ok()
+        .and_then(|limit| limit.round_half_even(currency));
     // A limit too large for the currency is never passed.
     rounded.map_or(MinorUnits(i64::MAX), |money| money.minor)
 }
@@ -125,7 +130,10 @@ impl Rules {
         let limit = self.limits.of(money.currency);
         (money.minor > limit).then(|| Verdict {
             score: score(money.minor, limit),
-            limit: Money { minor: limit, currency: money.currency },
+            limit: Money {
+                minor: limit,
+                currency: money.currency,
+            },
         })
     }
 }
@@ -149,7 +157,9 @@ mod tests {
         settings.limits.insert("JPY".to_owned(), "45000".to_owned());
         let mut rules = settings.rules().expect("rules");
         let money = Money::parse(amount, currency).expect("amount");
-        rules.judge(money, Country::parse(country).expect("country")).map(|verdict| verdict.score)
+        rules
+            .judge(money, Country::parse(country).expect("country"))
+            .map(|verdict| verdict.score)
     }
 
     fn currency(code: &str) -> Currency {
@@ -189,9 +199,20 @@ mod tests {
 
     #[test]
     fn levels_begin_at_their_boundary() {
-        let levels = Levels { medium: 25, high: 50, critical: 75 };
-        let names: Vec<&str> = [0, 24, 25, 49, 50, 74, 75, 100].map(|score| levels.of(score).as_str()).to_vec();
-        assert_eq!(names, ["Low", "Low", "Medium", "Medium", "High", "High", "Critical", "Critical"]);
+        let levels = Levels {
+            medium: 25,
+            high: 50,
+            critical: 75,
+        };
+        let names: Vec<&str> = [0, 24, 25, 49, 50, 74, 75, 100]
+            .map(|score| levels.of(score).as_str())
+            .to_vec();
+        assert_eq!(
+            names,
+            [
+                "Low", "Low", "Medium", "Medium", "High", "High", "Critical", "Critical"
+            ]
+        );
     }
 
     proptest! {

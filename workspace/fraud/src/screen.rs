@@ -21,12 +21,18 @@ impl Screen {
     /// Screens by these rules.
     #[must_use]
     pub fn new(rules: Rules, default_currency: Currency) -> Self {
-        Self { rules, default_currency, value: Vec::new() }
+        Self {
+            rules,
+            default_currency,
+            value: Vec::new(),
+        }
     }
 
     fn alert<'a>(&self, order: Order<'a>, verdict: Verdict) -> Alert<'a> {
-        let over =
-            format!("amount {} {} is over the limit of {}", order.money, order.money.currency, verdict.limit);
+        let over = format!(
+            "amount {} {} is over the limit of {}",
+            order.money, order.money.currency, verdict.limit
+        );
         let abroad = format!("country {} is not exempt", order.country);
         Alert {
             alert_id: Cow::Owned(ids::alert_id(order.timestamp, order.id.text())),
@@ -45,10 +51,14 @@ impl Screen {
 
 impl Handler for Screen {
     fn handle(&mut self, record: &Record<'_>, outputs: &mut dyn Outputs) -> Result<(), Failure> {
-        let value = record.value.ok_or_else(|| Failure::poison("empty", "the record has no value, must be an order"))?;
+        let value = record
+            .value
+            .ok_or_else(|| Failure::poison("empty", "the record has no value, must be an order"))?;
         let order = Order::decode(value, self.default_currency)
             .map_err(|rejection| Failure::poison(rejection.code.as_str(), rejection.message))?;
-        let Some(verdict) = self.rules.judge(order.money, order.country) else { return Ok(()) };
+        let Some(verdict) = self.rules.judge(order.money, order.country) else {
+            return Ok(());
+        };
         let alert = self.alert(order, verdict);
         self.value.clear();
         alert.encode(&mut self.value);
@@ -79,7 +89,10 @@ mod tests {
         let rules = FraudSettings::default().rules().expect("rules");
         let mut sent = Sent::default();
         let record = Record {
-            at: TopicPartition { topic: TopicIndex(0), partition: Partition(0) },
+            at: TopicPartition {
+                topic: TopicIndex(0),
+                partition: Partition(0),
+            },
             offset: Offset(0),
             record_time_ms: 0,
             key: None,
@@ -101,8 +114,15 @@ mod tests {
         assert_eq!(alert.risk_score, 85);
         assert_eq!(alert.risk_level, RiskLevel::Critical);
         assert_eq!(alert.vendor.as_deref(), Some("ABC Construction"));
-        assert!(alert.alert_id.starts_with("ALERT-1705029300000-"), "{}", alert.alert_id);
-        assert_eq!(alert.timestamp.map(|time| time.to_string()).as_deref(), Some("2024-01-12T03:15:00.000Z"));
+        assert!(
+            alert.alert_id.starts_with("ALERT-1705029300000-"),
+            "{}",
+            alert.alert_id
+        );
+        assert_eq!(
+            alert.timestamp.map(|time| time.to_string()).as_deref(),
+            Some("2024-01-12T03:15:00.000Z")
+        );
         let (_, again) = screen(Some(order));
         assert_eq!(sent.0, again.0, "the same order gives the same alert");
     }
@@ -118,10 +138,16 @@ mod tests {
         for (value, code) in [
             (None, "empty"),
             (Some("{"), "invalid_json"),
-            (Some(r#"{"order_id":1,"amount":-3.10,"country":"FR"}"#), "amount_not_positive"),
+            (
+                Some(r#"{"order_id":1,"amount":-3.10,"country":"FR"}"#),
+                "amount_not_positive",
+            ),
         ] {
             let (result, sent) = screen(value);
-            assert!(matches!(&result, Err(Failure::Poison { code: found, .. }) if found == code), "{result:?}");
+            assert!(
+                matches!(&result, Err(Failure::Poison { code: found, .. }) if found == code),
+                "{result:?}"
+            );
             assert!(sent.0.is_empty());
         }
     }

@@ -114,5 +114,9 @@ pub struct TopicsArgs {
 pub fn usage(error: &clap::Error) -> ExitCode {
     // Nowhere to report that standard output is closed.
     let _printed = error.print().is_ok();
-    if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(64)
+    } else {
+        ExitCode::SUCCESS
+    }
 }

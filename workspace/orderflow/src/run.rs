@@ -2,12 +2,9 @@
 
 use std::process::ExitCode;
 
-use service::{ServiceInfo, launch};
+use service::launch;
 
 use crate::cli::RunCommand;
-
-const REPORT: ServiceInfo =
-    ServiceInfo { name: "report", version: env!("CARGO_PKG_VERSION"), admin_port: 9465 };
 
 /// Runs a service to its end.
 pub fn main(command: RunCommand) -> ExitCode {
@@ -15,10 +12,12 @@ pub fn main(command: RunCommand) -> ExitCode {
         RunCommand::Fraud(args) => launch(fraud::INFO, &args, &[], fraud::run),
         RunCommand::Payment(args) => launch(payment::INFO, &args, &[], payment::run),
         RunCommand::Analytics(args) => launch(analytics::INFO, &args, &[], analytics::run),
-        RunCommand::Report(args) => launch(REPORT, &args, &[], report::run),
+        RunCommand::Report(args) => launch(report::INFO, &args, &[], report::run),
         RunCommand::Producer(args) => {
             let (info, flags) = (producer::info(&args.command), args.command.flags());
-            launch(info, &args.common, &flags, |config, process| producer::run(config, args.command, process))
+            launch(info, &args.common, &flags, |config, process| {
+                producer::run(config, args.command, process)
+            })
         }
     }
 }

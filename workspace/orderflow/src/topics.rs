@@ -12,7 +12,11 @@ use stream::admin::{TopicCreation, TopicSpec, connect, create_topics};
 
 use crate::cli::TopicsArgs;
 
-const INFO: ServiceInfo = ServiceInfo { name: "topics", version: env!("CARGO_PKG_VERSION"), admin_port: 0 };
+const INFO: ServiceInfo = ServiceInfo {
+    name: "topics",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 0,
+};
 
 /// The file that stands in the repository, so that the command works without it.
 const BUILT_IN: &str = include_str!("../../../deploy/topics.toml");
@@ -73,10 +77,24 @@ pub fn parse(text: &str) -> Result<Vec<TopicSpec>, toml::de::Error> {
         partitions: topic.partitions.unwrap_or(defaults.partitions),
         replication: topic.replication.unwrap_or(defaults.replication),
         config: BTreeMap::from([
-            ("retention.ms".to_owned(), topic.retention_ms.unwrap_or(defaults.retention_ms).to_string()),
-            ("max.message.bytes".to_owned(), topic.max_message_bytes.to_string()),
-            ("compression.type".to_owned(), topic.compression.unwrap_or_else(|| defaults.compression.clone())),
-            ("cleanup.policy".to_owned(), topic.cleanup_policy.unwrap_or_else(|| defaults.cleanup_policy.clone())),
+            (
+                "retention.ms".to_owned(),
+                topic.retention_ms.unwrap_or(defaults.retention_ms).to_string(),
+            ),
+            (
+                "max.message.bytes".to_owned(),
+                topic.max_message_bytes.to_string(),
+            ),
+            (
+                "compression.type".to_owned(),
+                topic.compression.unwrap_or_else(|| defaults.compression.clone()),
+            ),
+            (
+                "cleanup.policy".to_owned(),
+                topic
+                    .cleanup_policy
+                    .unwrap_or_else(|| defaults.cleanup_policy.clone()),
+            ),
         ]),
     });
     Ok(specs.collect())
@@ -100,24 +118,33 @@ pub fn main(args: TopicsArgs) -> ExitCode {
     let flags: Vec<Flag> = args
         .brokers
         .iter()
-        .map(|brokers| Flag { key: "kafka.brokers", value: brokers.clone(), name: "--brokers" })
+        .map(|brokers| Flag {
+            key: "kafka.brokers",
+            value: brokers.clone(),
+            name: "--brokers",
+        })
         .collect();
     let file = args.file;
-    launch(INFO, &args.common, &flags, |config: Config, _: Process| async move {
-        let specs = match &file {
-            Some(path) => read(path),
-            None => built_in(),
-        };
-        let specs = specs.map_err(|error| Exit::config(format!("{error:#}")))?;
-        connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
-        for (name, creation) in create_topics(&config.kafka, INFO.name, &specs).await? {
-            match creation {
-                TopicCreation::Created => println!("created  {name}"),
-                TopicCreation::Exists => println!("exists   {name}"),
+    launch(
+        INFO,
+        &args.common,
+        &flags,
+        |config: Config, _: Process| async move {
+            let specs = match &file {
+                Some(path) => read(path),
+                None => built_in(),
+            };
+            let specs = specs.map_err(|error| Exit::config(format!("{error:#}")))?;
+            connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
+            for (name, creation) in create_topics(&config.kafka, INFO.name, &specs).await? {
+                match creation {
+                    TopicCreation::Created => println!("created  {name}"),
+                    TopicCreation::Exists => println!("exists   {name}"),
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 #[cfg(test)]
@@ -145,12 +172,20 @@ mod tests {
                 let letters = find(&specs, &stream::settings::dead_letter_topic(source, group));
                 let source = find(&specs, source);
                 assert_eq!(letters.partitions, source.partitions);
-                assert!(max_bytes(letters) >= max_bytes(source) + 65_536, "{}", letters.name);
+                assert!(
+                    max_bytes(letters) >= max_bytes(source) + 65_536,
+                    "{}",
+                    letters.name
+                );
             }
         }
         for derived in ["payments", "fraud-alerts"] {
             let derived = find(&specs, derived);
-            assert!(max_bytes(derived) >= max_bytes(find(&specs, "orders")) + 65_536, "{}", derived.name);
+            assert!(
+                max_bytes(derived) >= max_bytes(find(&specs, "orders")) + 65_536,
+                "{}",
+                derived.name
+            );
         }
     }
 
@@ -158,6 +193,9 @@ mod tests {
     fn an_unknown_key_in_a_topics_file_is_an_error_with_its_line() {
         let text = BUILT_IN.replacen("retention_ms = 2592000000", "retention_sm = 1", 1);
         let error = parse(&text).expect_err("unknown key").to_string();
-        assert!(error.contains("retention_sm") && error.contains("line"), "{error}");
+        assert!(
+            error.contains("retention_sm") && error.contains("line"),
+            "{error}"
+        );
     }
 }

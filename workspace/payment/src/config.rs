@@ -23,7 +23,11 @@ pub struct Config {
 
 impl Settings for Config {
     fn check(&self, problems: &mut Problems) {
-        let sections = [self.kafka.problems(), self.topics.problems(), self.stream.problems()];
+        let sections = [
+            self.kafka.problems(),
+            self.topics.problems(),
+            self.stream.problems(),
+        ];
         for (key, message) in sections.into_iter().flatten() {
             problems.add(key, message);
         }
@@ -43,7 +47,10 @@ pub struct PaymentSettings {
 
 impl Default for PaymentSettings {
     fn default() -> Self {
-        Self { group: "payments-group".to_owned(), simulated: SimulatedSettings::default() }
+        Self {
+            group: "payments-group".to_owned(),
+            simulated: SimulatedSettings::default(),
+        }
     }
 }
 
@@ -63,7 +70,12 @@ pub struct SimulatedSettings {
 
 impl Default for SimulatedSettings {
     fn default() -> Self {
-        Self { delay_ms: 100, decline_share: 0.0, fail_share: 0.0, seed: 0 }
+        Self {
+            delay_ms: 100,
+            decline_share: 0.0,
+            fail_share: 0.0,
+            seed: 0,
+        }
     }
 }
 
@@ -74,7 +86,10 @@ impl PaymentSettings {
         }
         let simulated = &self.simulated;
         if simulated.delay_ms > 60_000 {
-            problems.add("payment.simulated.delay_ms", format!("`{}`, must be 0 to 60000", simulated.delay_ms));
+            problems.add(
+                "payment.simulated.delay_ms",
+                format!("`{}`, must be 0 to 60000", simulated.delay_ms),
+            );
         }
         for (key, share) in [
             ("payment.simulated.decline_share", simulated.decline_share),
@@ -85,7 +100,10 @@ impl PaymentSettings {
             }
         }
         if simulated.decline_share + simulated.fail_share > 1.0 {
-            problems.add("payment.simulated.fail_share", "adds up to more than 1 with `payment.simulated.decline_share`");
+            problems.add(
+                "payment.simulated.fail_share",
+                "adds up to more than 1 with `payment.simulated.decline_share`",
+            );
         }
     }
 }

@@ -25,8 +25,11 @@ use service::{Exit, Process, ServiceInfo};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent};
 
 /// What this service is called, and where its admin server listens by default.
-pub const INFO: ServiceInfo =
-    ServiceInfo { name: "payment", version: env!("CARGO_PKG_VERSION"), admin_port: 9463 };
+pub const INFO: ServiceInfo = ServiceInfo {
+    name: "payment",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 9463,
+};
 
 /// Runs until the process is told to stop.
 ///
@@ -41,7 +44,11 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
     };
     let gateway = simulated::SimulatedGateway::new(config.payment.simulated);
     let settle = settle::Settle::new(gateway, config.orders.default_currency, now);
-    let surroundings = Surroundings { process, kafka: config.kafka, stream: config.stream };
+    let surroundings = Surroundings {
+        process,
+        kafka: config.kafka,
+        stream: config.stream,
+    };
     run_concurrent(spec, surroundings, Arc::new(settle)).await?;
     Ok(())
 }

@@ -27,7 +27,11 @@ pub struct Job {
 impl<G: PaymentGateway> Settle<G> {
     /// Settles with this gateway; `clock` tells when a payment ended.
     pub const fn new(gateway: G, default_currency: Currency, clock: fn() -> EventTime) -> Self {
-        Self { gateway, default_currency, clock }
+        Self {
+            gateway,
+            default_currency,
+            clock,
+        }
     }
 
     fn payment(&self, job: &Job, status: PaymentStatus, attempts: u32) -> Vec<OutputRecord> {
@@ -41,7 +45,11 @@ impl<G: PaymentGateway> Settle<G> {
         };
         let mut value = Vec::with_capacity(192);
         payment.encode(&mut value);
-        vec![OutputRecord { topic: PAYMENTS, key: job.order_id.text().as_bytes().to_vec(), value }]
+        vec![OutputRecord {
+            topic: PAYMENTS,
+            key: job.order_id.text().as_bytes().to_vec(),
+            value,
+        }]
     }
 }
 
@@ -49,14 +57,24 @@ impl<G: PaymentGateway> ConcurrentHandler for Settle<G> {
     type Job = Job;
 
     fn decode(&self, record: &Record<'_>) -> Result<Job, Failure> {
-        let value = record.value.ok_or_else(|| Failure::poison("empty", "the record has no value, must be an order"))?;
+        let value = record
+            .value
+            .ok_or_else(|| Failure::poison("empty", "the record has no value, must be an order"))?;
         let order = Order::decode(value, self.default_currency)
             .map_err(|rejection| Failure::poison(rejection.code.as_str(), rejection.message))?;
-        Ok(Job { payment_id: ids::payment_id(order.id.text()), money: order.money, order_id: order.id.into_owned() })
+        Ok(Job {
+            payment_id: ids::payment_id(order.id.text()),
+            money: order.money,
+            order_id: order.id.into_owned(),
+        })
     }
 
     async fn attempt(&self, job: &Job, attempt: u32) -> Result<Vec<OutputRecord>, Failure> {
-        let charge = Charge { payment_id: &job.payment_id, order_id: job.order_id.text(), money: job.money };
+        let charge = Charge {
+            payment_id: &job.payment_id,
+            order_id: job.order_id.text(),
+            money: job.money,
+        };
         match self.gateway.charge(charge).await {
             Ok(Settled::Paid) => Ok(self.payment(job, PaymentStatus::Paid, attempt)),
             Ok(Settled::Declined) => Ok(self.payment(job, PaymentStatus::Declined, attempt)),
@@ -73,9 +91,11 @@ impl<G: PaymentGateway> ConcurrentHandler for Settle<G> {
 fn classify(error: GatewayError) -> Failure {
     let message = error.to_string();
     match error {
-        GatewayError::Unavailable { retry_after, .. } => {
-            Failure::Transient { code: "gateway_unavailable".into(), message, retry_after }
-        }
+        GatewayError::Unavailable { retry_after, .. } => Failure::Transient {
+            code: "gateway_unavailable".into(),
+            message,
+            retry_after,
+        },
     }
 }
 
@@ -89,13 +109,19 @@ mod tests {
     use crate::simulated::SimulatedGateway;
 
     fn settle(settings: SimulatedSettings) -> Settle<SimulatedGateway> {
-        let gateway = SimulatedGateway::new(SimulatedSettings { delay_ms: 0, ..settings });
+        let gateway = SimulatedGateway::new(SimulatedSettings {
+            delay_ms: 0,
+            ..settings
+        });
         Settle::new(gateway, Currency::USD, || EventTime(1_705_029_300_000))
     }
 
     fn record(value: &str) -> Record<'_> {
         Record {
-            at: TopicPartition { topic: TopicIndex(0), partition: Partition(0) },
+            at: TopicPartition {
+                topic: TopicIndex(0),
+                partition: Partition(0),
+            },
             offset: Offset(0),
             record_time_ms: 0,
             key: None,
@@ -116,22 +142,33 @@ mod tests {
         let payment = Payment::decode(&output.value).expect("payment");
         assert_eq!(payment.status, PaymentStatus::Paid);
         assert_eq!(payment.order_id.text(), "A-7");
-        assert_eq!((payment.money.minor.0, payment.money.currency.as_str()), (24_999, "EUR"));
+        assert_eq!(
+            (payment.money.minor.0, payment.money.currency.as_str()),
+            (24_999, "EUR")
+        );
         assert_eq!(payment.attempts, 2);
         assert_eq!(payment.payment_id, ids::payment_id("A-7"));
     }
 
     #[tokio::test]
     async fn a_declined_order_is_final_and_an_outage_is_transient() {
-        let declining = settle(SimulatedSettings { decline_share: 1.0, ..SimulatedSettings::default() });
+        let declining = settle(SimulatedSettings {
+            decline_share: 1.0,
+            ..SimulatedSettings::default()
+        });
         let job = declining.decode(&record(ORDER)).expect("job");
         let outputs = declining.attempt(&job, 1).await.expect("declined");
         let status = Payment::decode(&outputs[0].value).expect("payment").status;
         assert_eq!(status, PaymentStatus::Declined);
-        let failing = settle(SimulatedSettings { fail_share: 1.0, ..SimulatedSettings::default() });
+        let failing = settle(SimulatedSettings {
+            fail_share: 1.0,
+            ..SimulatedSettings::default()
+        });
         let failure = failing.attempt(&job, 1).await.expect_err("outage");
         assert!(matches!(failure, Failure::Transient { ref code, .. } if code == "gateway_unavailable"));
-        let last = Payment::decode(&failing.give_up(&job, 3)[0].value).expect("payment").status;
+        let last = Payment::decode(&failing.give_up(&job, 3)[0].value)
+            .expect("payment")
+            .status;
         assert_eq!(last, PaymentStatus::Failed);
     }
 
@@ -139,6 +176,9 @@ mod tests {
     fn what_is_no_order_is_poison() {
         let settle = settle(SimulatedSettings::default());
         let failure = settle.decode(&record("[]")).expect_err("poison");
-        assert!(matches!(failure, Failure::Poison { ref code, .. } if code == "not_an_object"), "{failure:?}");
+        assert!(
+            matches!(failure, Failure::Poison { ref code, .. } if code == "not_an_object"),
+            "{failure:?}"
+        );
     }
 }

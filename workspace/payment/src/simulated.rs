@@ -29,7 +29,10 @@ impl SimulatedGateway {
         }
         if draw < self.settings.decline_share + self.settings.fail_share {
             let message = "simulated outage (`payment.simulated.fail_share`)".to_owned();
-            return Err(GatewayError::Unavailable { message, retry_after: None });
+            return Err(GatewayError::Unavailable {
+                message,
+                retry_after: None,
+            });
         }
         Ok(Settled::Paid)
     }
@@ -37,8 +40,14 @@ impl SimulatedGateway {
 
 /// A number in `[0, 1)` that depends on seed and id, and looks random.
 fn draw(seed: u64, order_id: &str) -> f64 {
-    let digest = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(order_id).finalize();
-    let head = digest.iter().take(4).fold(0_u32, |number, byte| (number << 8) | u32::from(*byte));
+    let digest = Sha256::new()
+        .chain_update(seed.to_be_bytes())
+        .chain_update(order_id)
+        .finalize();
+    let head = digest
+        .iter()
+        .take(4)
+        .fold(0_u32, |number, byte| (number << 8) | u32::from(*byte));
     f64::from(head) / (f64::from(u32::MAX) + 1.0)
 }
 
@@ -55,11 +64,18 @@ mod tests {
 
     #[test]
     fn shares_are_met_and_depend_on_the_seed_alone() {
-        let settings = SimulatedSettings { decline_share: 0.2, fail_share: 0.1, ..SimulatedSettings::default() };
+        let settings = SimulatedSettings {
+            decline_share: 0.2,
+            fail_share: 0.1,
+            ..SimulatedSettings::default()
+        };
         let count = |seed: u64| {
             let gateway = SimulatedGateway::new(SimulatedSettings { seed, ..settings });
             let outcomes: Vec<_> = (0..10_000).map(|id| gateway.outcome(&id.to_string())).collect();
-            let declined = outcomes.iter().filter(|outcome| **outcome == Ok(Settled::Declined)).count();
+            let declined = outcomes
+                .iter()
+                .filter(|outcome| **outcome == Ok(Settled::Declined))
+                .count();
             let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
             (declined, failed, outcomes)
         };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use domain::Currency;
+use domain::OrderSettings;
 use serde::{Deserialize, Serialize};
 use service::{Problems, Settings};
 use stream::{KafkaSettings, TopicNames};
@@ -16,6 +16,8 @@ pub struct Config {
     pub kafka: KafkaSettings,
     /// What the topics are called.
     pub topics: TopicNames,
+    /// What all services agree on about orders.
+    pub orders: OrderSettings,
     /// The HTTP intake.
     pub intake: IntakeSettings,
     /// What holds for all ways in.
@@ -55,8 +57,6 @@ impl IntakeSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProducerSettings {
-    /// The currency of orders that name none.
-    pub default_currency: String,
     /// How long to wait for Kafka at the start.
     pub connect_timeout_ms: u64,
     /// How long records that were sent may stay unacknowledged after the signal to stop.
@@ -66,7 +66,6 @@ pub struct ProducerSettings {
 impl Default for ProducerSettings {
     fn default() -> Self {
         Self {
-            default_currency: Currency::USD.to_string(),
             connect_timeout_ms: 30_000,
             flush_timeout_ms: 15_000,
         }
@@ -74,11 +73,6 @@ impl Default for ProducerSettings {
 }
 
 impl ProducerSettings {
-    /// The currency of orders that name none. The configuration was checked, so the text is one.
-    pub fn currency(&self) -> Currency {
-        Currency::parse(&self.default_currency).unwrap_or(Currency::USD)
-    }
-
     /// How long to wait for Kafka at the start.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
@@ -125,15 +119,6 @@ impl Settings for Config {
             if !(100..=300_000).contains(&value) {
                 problems.add(key, format!("`{value}`, must be from 100 to 300000"));
             }
-        }
-        if Currency::parse(&self.producer.default_currency).is_err() {
-            problems.add(
-                "producer.default_currency",
-                format!(
-                    "`{}`, must be a currency code of ISO 4217 in capital letters, such as `USD`",
-                    self.producer.default_currency
-                ),
-            );
         }
     }
 }

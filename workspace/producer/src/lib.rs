@@ -86,7 +86,7 @@ pub async fn run(config: Config, command: Command, process: Process) -> Result<(
         None => {
             intake::serve(
                 &config.intake,
-                config.producer.currency(),
+                config.orders.default_currency,
                 outlet,
                 metrics,
                 &process,
@@ -114,7 +114,7 @@ fn replay_job(config: &Config, args: &ReplayArgs) -> Result<Job, Exit> {
         &args.file,
         args.format,
         args.map.as_ref(),
-        config.producer.currency(),
+        config.orders.default_currency,
     );
     let file = open.map_err(|error| match error {
         SourceError::Layout(message) | SourceError::Unreadable(message) => Exit::config(message),

@@ -40,6 +40,14 @@ pub use config::{Config, ReportSettings};
 pub use serve::run;
 
 use metrics::ReportMetrics;
+use service::ServiceInfo;
+
+/// What this service is called, and where its admin server listens by default.
+pub const INFO: ServiceInfo = ServiceInfo {
+    name: "report",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 9465,
+};
 
 /// The page and the API over this store, with the default limits and without a metrics registry.
 pub fn router(store: Arc<dyn DocumentStore>) -> Router {

@@ -58,7 +58,9 @@ impl GroupPosition {
     /// Records that the group has not finished.
     #[must_use]
     pub fn lag(&self) -> i64 {
-        let from = self.committed.map_or(self.start.0, |committed| committed.0.max(self.start.0));
+        let from = self
+            .committed
+            .map_or(self.start.0, |committed| committed.0.max(self.start.0));
         (self.end.0 - from).max(0)
     }
 }
@@ -76,7 +78,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
 ) -> Result<T, StreamError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(StreamError::Client { what: "asking the cluster".to_owned(), cause: error.to_string(), retriable: false })
+        Err(StreamError::Client {
+            what: "asking the cluster".to_owned(),
+            cause: error.to_string(),
+            retriable: false,
+        })
     })
 }
 
@@ -116,10 +122,19 @@ pub async fn topics(settings: &KafkaSettings, service: &str) -> Result<BTreeMap<
     blocking(move || {
         let what = "listing topics";
         let client: BaseConsumer = config.create().map_err(|error| in_our_words(what, &error))?;
-        let metadata = client.fetch_metadata(None, ASK_TIMEOUT).map_err(|error| in_our_words(what, &error))?;
-        let counted = metadata.topics().iter().filter(|topic| topic.error().is_none()).map(|topic| {
-            (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
-        });
+        let metadata = client
+            .fetch_metadata(None, ASK_TIMEOUT)
+            .map_err(|error| in_our_words(what, &error))?;
+        let counted = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.error().is_none())
+            .map(|topic| {
+                (
+                    topic.name().to_owned(),
+                    i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
+                )
+            });
         Ok(counted.collect())
     })
     .await
@@ -146,12 +161,19 @@ pub async fn wait_for_topics(
                 }
                 result => result?,
             };
-            let missing: Vec<String> = names.iter().filter(|name| !there.contains_key(*name)).cloned().collect();
+            let missing: Vec<String> = names
+                .iter()
+                .filter(|name| !there.contains_key(*name))
+                .cloned()
+                .collect();
             if missing.is_empty() {
                 return Ok(there);
             }
             if missing != told {
-                tracing::warn!(topics = missing.join(" "), "waiting for topics that do not exist; create them with `orderflow topics apply`");
+                tracing::warn!(
+                    topics = missing.join(" "),
+                    "waiting for topics that do not exist; create them with `orderflow topics apply`"
+                );
                 told = missing;
             }
             tokio::time::sleep(TOPIC_POLL).await;
@@ -172,18 +194,29 @@ pub async fn create_topics(
     service: &str,
     specs: &[TopicSpec],
 ) -> Result<Vec<(String, TopicCreation)>, StreamError> {
-    let client: AdminClient<DefaultClientContext> =
-        client_config(settings, service).create().map_err(|error| in_our_words("creating topics", &error))?;
+    let client: AdminClient<DefaultClientContext> = client_config(settings, service)
+        .create()
+        .map_err(|error| in_our_words("creating topics", &error))?;
     let wanted: Vec<NewTopic<'_>> = specs
         .iter()
         .map(|spec| {
-            let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
-            spec.config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            let topic = NewTopic::new(
+                &spec.name,
+                spec.partitions,
+                TopicReplication::Fixed(spec.replication),
+            );
+            spec.config
+                .iter()
+                .fold(topic, |topic, (key, value)| topic.set(key, value))
         })
         .collect();
-    let options = AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
-    let results =
-        client.create_topics(&wanted, &options).await.map_err(|error| in_our_words("creating topics", &error))?;
+    let options = AdminOptions::new()
+        .operation_timeout(Some(ASK_TIMEOUT))
+        .request_timeout(Some(ASK_TIMEOUT));
+    let results = client
+        .create_topics(&wanted, &options)
+        .await
+        .map_err(|error| in_our_words("creating topics", &error))?;
     let outcome = results.into_iter().map(|result| match result {
         Ok(name) => Ok((name, TopicCreation::Created)),
         Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => Ok((name, TopicCreation::Exists)),
@@ -221,12 +254,18 @@ pub async fn group_positions(
         let mut positions = BTreeMap::new();
         for entry in committed.elements() {
             let (topic, partition) = (entry.topic(), entry.partition());
-            let (start, end) = client.fetch_watermarks(topic, partition, ASK_TIMEOUT).map_err(refused)?;
+            let (start, end) = client
+                .fetch_watermarks(topic, partition, ASK_TIMEOUT)
+                .map_err(refused)?;
             let committed = match entry.offset() {
                 ClientOffset::Offset(offset) => Some(Offset(offset)),
                 _ => None,
             };
-            let position = GroupPosition { committed, start: Offset(start), end: Offset(end) };
+            let position = GroupPosition {
+                committed,
+                start: Offset(start),
+                end: Offset(end),
+            };
             positions.insert((topic.to_owned(), Partition(partition)), position);
         }
         Ok(positions)

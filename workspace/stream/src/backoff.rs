@@ -31,7 +31,10 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_limit_and_stay_in_the_upper_half() {
-        let backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(1) };
+        let backoff = Backoff {
+            first: Duration::from_millis(100),
+            most: Duration::from_secs(1),
+        };
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         for (failed, full_ms) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (60, 1000)] {
             for _ in 0..100 {

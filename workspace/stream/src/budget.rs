@@ -47,7 +47,10 @@ impl Budget {
     /// An unused budget.
     #[must_use]
     pub fn new(limits: BudgetLimits) -> Self {
-        Self { limits, accounts: HashMap::new() }
+        Self {
+            limits,
+            accounts: HashMap::new(),
+        }
     }
 
     /// A partition joins with nothing in work.
@@ -55,9 +58,9 @@ impl Budget {
         self.accounts.insert(at, Account::default());
     }
 
-    /// A partition leaves, and what it held is free again.
-    pub fn revoke(&mut self, at: TopicPartition) {
-        self.accounts.remove(&at);
+    /// A partition leaves, and what it held is free again. Tells whether it was paused.
+    pub fn revoke(&mut self, at: TopicPartition) -> bool {
+        self.accounts.remove(&at).is_some_and(|account| account.paused)
     }
 
     /// Records were read.
@@ -85,10 +88,12 @@ impl Budget {
     /// Everything in work.
     #[must_use]
     pub fn used(&self) -> Volume {
-        self.accounts.values().fold(Volume::default(), |mut total, account| {
-            total.add(account.used);
-            total
-        })
+        self.accounts
+            .values()
+            .fold(Volume::default(), |mut total, account| {
+                total.add(account.used);
+                total
+            })
     }
 
     /// How many partitions are paused.
@@ -100,11 +105,17 @@ impl Budget {
     /// Decides which partitions must pause and which may go on, and remembers it.
     pub fn gate(&mut self) -> Gate {
         let share = self.share();
-        let pool = Volume { records: self.limits.records / 2, bytes: self.limits.bytes / 2 };
-        let drawn = self.accounts.values().fold(Volume::default(), |mut total, account| {
-            total.add(over(account.used, share));
-            total
-        });
+        let pool = Volume {
+            records: self.limits.records / 2,
+            bytes: self.limits.bytes / 2,
+        };
+        let drawn = self
+            .accounts
+            .values()
+            .fold(Volume::default(), |mut total, account| {
+                total.add(over(account.used, share));
+                total
+            });
         let pool_is_empty = drawn.records >= pool.records || drawn.bytes >= pool.bytes;
         let pool_is_low = drawn.records * 2 > pool.records || drawn.bytes * 2 > pool.bytes;
         let mut gate = Gate::default();

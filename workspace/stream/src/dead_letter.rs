@@ -28,7 +28,12 @@ pub(crate) const HEADERS: [&str; 9] = [
 
 /// The headers of the dead letter of a record: its own first, then ours. Headers of an earlier dead
 /// letter of the same record are left out, so that they do not pile up over replays.
-pub(crate) fn headers(record: &Record<'_>, topic: &str, group: &str, cause: &Cause) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn headers(
+    record: &Record<'_>,
+    topic: &str,
+    group: &str,
+    cause: &Cause,
+) -> Vec<(String, Vec<u8>)> {
     let mut list = own_headers(record.headers);
     let values = [
         topic.to_owned(),
@@ -41,7 +46,12 @@ pub(crate) fn headers(record: &Record<'_>, topic: &str, group: &str, cause: &Cau
         cause.attempts.to_string(),
         env!("CARGO_PKG_VERSION").to_owned(),
     ];
-    list.extend(HEADERS.into_iter().zip(values).map(|(name, value)| (name.to_owned(), value.into_bytes())));
+    list.extend(
+        HEADERS
+            .into_iter()
+            .zip(values)
+            .map(|(name, value)| (name.to_owned(), value.into_bytes())),
+    );
     list
 }
 
@@ -58,7 +68,9 @@ fn own_headers(headers: &dyn Headers) -> Vec<(String, Vec<u8>)> {
 }
 
 fn cut(message: &str) -> &str {
-    message.get(..message.floor_char_boundary(MOST_ERROR_BYTES)).unwrap_or(message)
+    message
+        .get(..message.floor_char_boundary(MOST_ERROR_BYTES))
+        .unwrap_or(message)
 }
 
 #[cfg(test)]
@@ -69,7 +81,10 @@ mod tests {
 
     fn record(headers: Vec<(String, Vec<u8>)>) -> OwnedRecord {
         OwnedRecord {
-            at: TopicPartition { topic: TopicIndex(0), partition: Partition(2) },
+            at: TopicPartition {
+                topic: TopicIndex(0),
+                partition: Partition(2),
+            },
             offset: Offset(41),
             record_time_ms: 1_700_000_000_000,
             key: Some(b"7".to_vec()),
@@ -81,9 +96,17 @@ mod tests {
     #[test]
     fn a_dead_letter_says_where_it_came_from_and_why() {
         let owned = record(vec![("traceparent".to_owned(), b"00-x".to_vec())]);
-        let cause = Cause { code: "not_json".to_owned(), message: "no value".to_owned(), attempts: 1 };
+        let cause = Cause {
+            code: "not_json".to_owned(),
+            message: "no value".to_owned(),
+            attempts: 1,
+        };
         let list = headers(&owned.as_record(), "orders", "fraud-group", &cause);
-        let find = |name: &str| list.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice());
+        let find = |name: &str| {
+            list.iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_slice())
+        };
         assert_eq!(find("traceparent"), Some(&b"00-x"[..]));
         assert_eq!(find("dlq-topic"), Some(&b"orders"[..]));
         assert_eq!(find("dlq-partition"), Some(&b"2"[..]));
@@ -96,11 +119,19 @@ mod tests {
     #[test]
     fn headers_of_an_earlier_dead_letter_are_replaced_and_long_errors_are_cut() {
         let owned = record(vec![("dlq-error-code".to_owned(), b"old".to_vec())]);
-        let cause = Cause { code: "new".to_owned(), message: "ä".repeat(2_000), attempts: 3 };
+        let cause = Cause {
+            code: "new".to_owned(),
+            message: "ä".repeat(2_000),
+            attempts: 3,
+        };
         let list = headers(&owned.as_record(), "orders", "g", &cause);
         let codes: Vec<_> = list.iter().filter(|(name, _)| name == "dlq-error-code").collect();
         assert_eq!(codes, vec![&("dlq-error-code".to_owned(), b"new".to_vec())]);
-        let error = &list.iter().find(|(name, _)| name == "dlq-error").expect("present").1;
+        let error = &list
+            .iter()
+            .find(|(name, _)| name == "dlq-error")
+            .expect("present")
+            .1;
         assert!(error.len() <= MOST_ERROR_BYTES && String::from_utf8(error.clone()).is_ok());
     }
 }

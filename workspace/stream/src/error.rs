@@ -2,6 +2,8 @@
 
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::position::Offset;
+
 /// An error of a Kafka client.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StreamError {
@@ -12,7 +14,9 @@ pub enum StreamError {
         message: String,
     },
     /// No broker answers.
-    #[error("no Kafka broker answers at `{brokers}`: {cause}; check `kafka.brokers` (KAFKA_BROKERS) and that the broker is running")]
+    #[error(
+        "no Kafka broker answers at `{brokers}`: {cause}; check `kafka.brokers` (KAFKA_BROKERS) and that the broker is running"
+    )]
     Unreachable {
         /// What was configured.
         brokers: String,
@@ -20,7 +24,9 @@ pub enum StreamError {
         cause: String,
     },
     /// The broker refuses who we are.
-    #[error("Kafka at `{brokers}` refuses the credentials: {cause}; check `kafka.api_key` and `kafka.api_secret` (KAFKA_API_KEY, KAFKA_API_SECRET)")]
+    #[error(
+        "Kafka at `{brokers}` refuses the credentials: {cause}; check `kafka.api_key` and `kafka.api_secret` (KAFKA_API_KEY, KAFKA_API_SECRET)"
+    )]
     Authentication {
         /// What was configured.
         brokers: String,
@@ -28,7 +34,9 @@ pub enum StreamError {
         cause: String,
     },
     /// The broker does not let us.
-    #[error("Kafka does not allow {what}: {cause}; grant it to the principal of this service (`orderflow acls plan` prints the least privileges)")]
+    #[error(
+        "Kafka does not allow {what}: {cause}; grant it to the principal of this service (`orderflow acls plan` prints the least privileges)"
+    )]
     Authorization {
         /// What was tried.
         what: String,
@@ -42,7 +50,9 @@ pub enum StreamError {
         topic: String,
     },
     /// A derived topic has fewer partitions than its source.
-    #[error("topic `{topic}` has {partitions} partitions and its source `{source_topic}` has {wanted}: outputs keep the partition of their input; grow it with `orderflow topics apply`")]
+    #[error(
+        "topic `{topic}` has {partitions} partitions and its source `{source_topic}` has {wanted}: outputs keep the partition of their input; grow it with `orderflow topics apply`"
+    )]
     TooFewPartitions {
         /// The derived topic.
         topic: String,
@@ -54,7 +64,9 @@ pub enum StreamError {
         wanted: i32,
     },
     /// The committed offset is not in the log any more.
-    #[error("group `{group}` stands at an offset that topic `{topic}` partition {partition} no longer has: {cause}; records were deleted before they were read. Look first; then set the group's offset by hand")]
+    #[error(
+        "group `{group}` stands at offset {offset} of topic `{topic}` partition {partition}, which is not there: {cause}; records were deleted before they were read, or the topic was made anew. Look first; then set the group's offset by hand"
+    )]
     LostRange {
         /// The consumer group.
         group: String,
@@ -62,6 +74,8 @@ pub enum StreamError {
         topic: String,
         /// The partition.
         partition: i32,
+        /// Where the group stands.
+        offset: Offset,
         /// The client's own words.
         cause: String,
     },
@@ -117,9 +131,16 @@ impl StreamError {
     pub(crate) fn client(what: impl Into<String>, code: RDKafkaErrorCode) -> Self {
         let what = what.into();
         if is_authorization(code) {
-            return Self::Authorization { what, cause: code.to_string() };
+            return Self::Authorization {
+                what,
+                cause: code.to_string(),
+            };
         }
-        Self::Client { what, cause: code.to_string(), retriable: is_retriable(code) }
+        Self::Client {
+            what,
+            cause: code.to_string(),
+            retriable: is_retriable(code),
+        }
     }
 }
 

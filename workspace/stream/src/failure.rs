@@ -35,16 +35,25 @@ pub enum Failure {
 impl Failure {
     /// A failure that may pass.
     pub fn transient(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::Transient { code: code.into(), message: message.into(), retry_after: None }
+        Self::Transient {
+            code: code.into(),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// A failure that is the record's own fault.
     pub fn poison(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::Poison { code: code.into(), message: message.into() }
+        Self::Poison {
+            code: code.into(),
+            message: message.into(),
+        }
     }
 
     /// A failure that must stop the pump.
     pub fn fatal(message: impl Into<String>) -> Self {
-        Self::Fatal { message: message.into() }
+        Self::Fatal {
+            message: message.into(),
+        }
     }
 }

@@ -117,15 +117,24 @@ impl<E> PartitionLedger<E> {
     }
 
     fn end(&mut self, sequence: u64, ending: E) -> bool {
-        let Some(index) = sequence.checked_sub(self.base).and_then(|index| usize::try_from(index).ok()) else {
+        let Some(index) = sequence
+            .checked_sub(self.base)
+            .and_then(|index| usize::try_from(index).ok())
+        else {
             return false;
         };
-        let Some(slot) = self.slots.get_mut(index) else { return false };
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
         if slot.ending.is_some() {
             return false;
         }
         slot.ending = Some(ending);
-        while self.slots.get(self.ended).is_some_and(|slot| slot.ending.is_some()) {
+        while self
+            .slots
+            .get(self.ended)
+            .is_some_and(|slot| slot.ending.is_some())
+        {
             self.ended += 1;
         }
         true
@@ -134,7 +143,10 @@ impl<E> PartitionLedger<E> {
 
 fn volume_of<'a, E: 'a>(slots: impl Iterator<Item = &'a Slot<E>>) -> Volume {
     slots.fold(Volume::default(), |mut volume, slot| {
-        volume.add(Volume { records: 1, bytes: u64::from(slot.bytes) });
+        volume.add(Volume {
+            records: 1,
+            bytes: u64::from(slot.bytes),
+        });
         volume
     })
 }
@@ -150,7 +162,11 @@ pub struct Ledger<E> {
 
 impl<E> Default for Ledger<E> {
     fn default() -> Self {
-        Self { accounts: Vec::new(), last_used: 0, epoch: Epoch(0) }
+        Self {
+            accounts: Vec::new(),
+            last_used: 0,
+            epoch: Epoch(0),
+        }
     }
 }
 
@@ -160,7 +176,11 @@ impl<E> Ledger<E> {
     }
 
     fn account_mut(&mut self, at: TopicPartition) -> Option<&mut PartitionLedger<E>> {
-        if self.accounts.get(self.last_used).is_none_or(|account| account.at != at) {
+        if self
+            .accounts
+            .get(self.last_used)
+            .is_none_or(|account| account.at != at)
+        {
             self.last_used = self.accounts.iter().position(|account| account.at == at)?;
         }
         self.accounts.get_mut(self.last_used)
@@ -201,7 +221,8 @@ impl<E> Ledger<E> {
     /// Whether the ticket belongs to the present life of its partition.
     #[must_use]
     pub fn is_current(&self, ticket: &Ticket) -> bool {
-        self.account(ticket.at).is_some_and(|account| account.epoch == ticket.epoch)
+        self.account(ticket.at)
+            .is_some_and(|account| account.epoch == ticket.epoch)
     }
 
     /// The assigned partitions, in no particular order.
@@ -223,12 +244,24 @@ impl<E> Ledger<E> {
     ) -> Result<Ticket, ChargeError> {
         let account = self.account_mut(at).ok_or(ChargeError::NotAssigned)?;
         if offset < account.position {
-            return Err(ChargeError::Behind { offset, position: account.position });
+            return Err(ChargeError::Behind {
+                offset,
+                position: account.position,
+            });
         }
         let sequence = account.base + account.slots.len() as u64;
-        account.slots.push_back(Slot { offset, bytes, record_time_ms, ending: None });
+        account.slots.push_back(Slot {
+            offset,
+            bytes,
+            record_time_ms,
+            ending: None,
+        });
         account.position = offset.next();
-        Ok(Ticket { at, epoch: account.epoch, sequence })
+        Ok(Ticket {
+            at,
+            epoch: account.epoch,
+            sequence,
+        })
     }
 
     /// Ends a record. `false` when the ticket is void (its partition was revoked or rewound) or was
@@ -256,10 +289,15 @@ impl<E> Ledger<E> {
     ///
     /// # Errors
     /// The first error of `publish` stops; the ending that it was called with counts as not published.
-    pub fn publish<X>(&mut self, mut publish: impl FnMut(TopicPartition, Offset, &E) -> Result<(), X>) -> Result<(), X> {
+    pub fn publish<X>(
+        &mut self,
+        mut publish: impl FnMut(TopicPartition, Offset, &E) -> Result<(), X>,
+    ) -> Result<(), X> {
         for account in &mut self.accounts {
             while account.published < account.ended {
-                let Some(slot) = account.slots.get(account.published) else { break };
+                let Some(slot) = account.slots.get(account.published) else {
+                    break;
+                };
                 if let Some(ending) = &slot.ending {
                     publish(account.at, slot.offset, ending)?;
                 }
@@ -287,6 +325,12 @@ impl<E> Ledger<E> {
         self.account(at).map(|account| account.frontier)
     }
 
+    /// Whether nothing of a partition is in work or waits for its commit.
+    #[must_use]
+    pub fn is_idle(&self, at: TopicPartition) -> bool {
+        self.account(at).is_some_and(|account| account.slots.is_empty())
+    }
+
     /// When the oldest record that is not committed was sent, in milliseconds; `None` when nothing is
     /// outstanding.
     #[must_use]
@@ -297,7 +341,10 @@ impl<E> Ledger<E> {
     /// What may be committed now: every partition whose frontier is ahead of what was committed.
     #[must_use]
     pub fn commits(&self) -> Vec<Commit> {
-        let ahead = self.accounts.iter().filter(|account| account.frontier > account.committed);
+        let ahead = self
+            .accounts
+            .iter()
+            .filter(|account| account.frontier > account.committed);
         ahead
             .map(|account| Commit {
                 at: account.at,
@@ -310,12 +357,19 @@ impl<E> Ledger<E> {
 
     /// The group has committed these offsets: what they cover leaves the ledger.
     pub fn committed(&mut self, commit: &Commit) {
-        let Some(account) = self.account_mut(commit.at) else { return };
+        let Some(account) = self.account_mut(commit.at) else {
+            return;
+        };
         if account.epoch != commit.epoch || commit.next <= account.committed {
             return;
         }
         account.committed = commit.next;
-        while account.published > 0 && account.slots.front().is_some_and(|slot| slot.offset < commit.next) {
+        while account.published > 0
+            && account
+                .slots
+                .front()
+                .is_some_and(|slot| slot.offset < commit.next)
+        {
             account.slots.pop_front();
             account.base += 1;
             account.published -= 1;
@@ -328,16 +382,25 @@ impl<E> Ledger<E> {
     pub fn open_records(&self) -> usize {
         self.accounts
             .iter()
-            .map(|account| account.slots.iter().skip(account.ended).filter(|slot| slot.ending.is_none()).count())
+            .map(|account| {
+                account
+                    .slots
+                    .iter()
+                    .skip(account.ended)
+                    .filter(|slot| slot.ending.is_none())
+                    .count()
+            })
             .sum()
     }
 
     /// Records that are charged and not committed, over all partitions.
     #[must_use]
     pub fn outstanding(&self) -> Volume {
-        self.accounts.iter().fold(Volume::default(), |mut total, account| {
-            total.add(account.outstanding());
-            total
-        })
+        self.accounts
+            .iter()
+            .fold(Volume::default(), |mut total, account| {
+                total.add(account.outstanding());
+                total
+            })
     }
 }

@@ -2,7 +2,8 @@
 //! states: never ids.
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use crate::position::Partition;
@@ -98,21 +99,35 @@ impl StreamMetrics {
             registry.register(Box::new(one.clone()))?;
             Ok(one)
         };
-        let buckets = vec![0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-        let commit_seconds =
-            Histogram::with_opts(HistogramOpts::new(COMMIT_SECONDS, "Duration of commits with their flush").buckets(buckets))?;
+        let buckets = vec![
+            0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        ];
+        let commit_seconds = Histogram::with_opts(
+            HistogramOpts::new(COMMIT_SECONDS, "Duration of commits with their flush").buckets(buckets),
+        )?;
         registry.register(Box::new(commit_seconds.clone()))?;
-        let lag_records = IntGaugeVec::new(Opts::new(LAG_RECORDS, "Records behind the end"), &["topic", "partition"])?;
+        let lag_records = IntGaugeVec::new(
+            Opts::new(LAG_RECORDS, "Records behind the end"),
+            &["topic", "partition"],
+        )?;
         registry.register(Box::new(lag_records.clone()))?;
-        let lag_seconds =
-            GaugeVec::new(Opts::new(LAG_SECONDS, "Age of the oldest record in work"), &["topic", "partition"])?;
+        let lag_seconds = GaugeVec::new(
+            Opts::new(LAG_SECONDS, "Age of the oldest record in work"),
+            &["topic", "partition"],
+        )?;
         registry.register(Box::new(lag_seconds.clone()))?;
-        let waiting = IntGaugeVec::new(Opts::new(WAITING, "1 while work waits for something that is away"), &["reason"])?;
+        let waiting = IntGaugeVec::new(
+            Opts::new(WAITING, "1 while work waits for something that is away"),
+            &["reason"],
+        )?;
         registry.register(Box::new(waiting.clone()))?;
         Ok(Self {
             records_read: counters(RECORDS_READ, "Records read", &["topic"])?,
             records_ended: counters(RECORDS_ENDED, "Records whose end was committed", &["topic"])?,
-            records_dropped: counter(RECORDS_DROPPED, "Records of a former assignment that were dropped")?,
+            records_dropped: counter(
+                RECORDS_DROPPED,
+                "Records of a former assignment that were dropped",
+            )?,
             dead_letters: counters(DEAD_LETTERS, "Dead letters", &["topic", "code"])?,
             retries: counters(RETRIES, "Failed attempts that were tried again", &["code"])?,
             outputs: counters(OUTPUTS, "Outputs produced", &["topic"])?,
@@ -130,7 +145,9 @@ impl StreamMetrics {
 
     pub(crate) fn set_lag(&self, topic: &str, partition: Partition, records: i64, seconds: f64) {
         let partition = partition.0.to_string();
-        self.lag_records.with_label_values(&[topic, &partition]).set(records);
+        self.lag_records
+            .with_label_values(&[topic, &partition])
+            .set(records);
         let gauge: Gauge = self.lag_seconds.with_label_values(&[topic, &partition]);
         gauge.set(seconds);
     }
@@ -171,8 +188,11 @@ mod tests {
         metrics.rebalances.with_label_values(&["assign"]).inc();
         metrics.set_lag("t", Partition(0), 1, 1.0);
         metrics.set_waiting("store", true);
-        let mut registered: Vec<String> =
-            registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let mut registered: Vec<String> = registry
+            .gather()
+            .iter()
+            .map(|family| family.name().to_owned())
+            .collect();
         let mut listed: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
         registered.sort();
         listed.sort();
@@ -185,6 +205,11 @@ mod tests {
         let metrics = StreamMetrics::register(&registry).expect("fresh registry");
         metrics.set_lag("orders", Partition(3), 7, 1.5);
         metrics.remove_lag("orders", Partition(3));
-        assert!(registry.gather().iter().all(|family| !family.name().contains("lag")));
+        assert!(
+            registry
+                .gather()
+                .iter()
+                .all(|family| !family.name().contains("lag"))
+        );
     }
 }

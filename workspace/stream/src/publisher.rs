@@ -54,12 +54,23 @@ impl Future for Delivery {
     type Output = Result<Acknowledged, StreamError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(report) = Pin::new(&mut self.report).poll(context) else { return Poll::Pending };
-        let lost = |cause: String| StreamError::Delivery { topic: self.topic.clone(), failed: 1, cause };
+        let Poll::Ready(report) = Pin::new(&mut self.report).poll(context) else {
+            return Poll::Pending;
+        };
+        let lost = |cause: String| StreamError::Delivery {
+            topic: self.topic.clone(),
+            failed: 1,
+            cause,
+        };
         Poll::Ready(match report {
-            Ok(Ok(at)) => Ok(Acknowledged { partition: at.partition, offset: at.offset }),
+            Ok(Ok(at)) => Ok(Acknowledged {
+                partition: at.partition,
+                offset: at.offset,
+            }),
             Ok(Err((code, message))) => Err(lost(format!("{message} ({code})"))),
-            Err(_) => Err(lost("the producer was closed before the broker answered".to_owned())),
+            Err(_) => Err(lost(
+                "the producer was closed before the broker answered".to_owned(),
+            )),
         })
     }
 }
@@ -96,20 +107,29 @@ impl Publisher {
         let mut properties = settings.properties(service);
         properties.extend(settings.producer_properties());
         let producer = Producer::open(&settings.brokers, &properties, true)?;
-        let inner = Arc::new(Inner { producer, topics: Mutex::default(), closed: AtomicBool::new(false) });
-        let polling = Arc::clone(&inner);
-        let spawned = std::thread::Builder::new().name("kafka-reports".to_owned()).spawn(move || {
-            while !polling.closed.load(Ordering::Acquire) {
-                polling.producer.poll(POLL_STEP);
-            }
+        let inner = Arc::new(Inner {
+            producer,
+            topics: Mutex::default(),
+            closed: AtomicBool::new(false),
         });
+        let polling = Arc::clone(&inner);
+        let spawned = std::thread::Builder::new()
+            .name("kafka-reports".to_owned())
+            .spawn(move || {
+                while !polling.closed.load(Ordering::Acquire) {
+                    polling.producer.poll(POLL_STEP);
+                }
+            });
         spawned.map_err(|error| StreamError::Client {
             what: "starting the thread that serves delivery reports".to_owned(),
             cause: error.to_string(),
             retriable: false,
         })?;
         let closer = Arc::new(Closer(Arc::clone(&inner)));
-        Ok(Self { inner, _closer: closer })
+        Ok(Self {
+            inner,
+            _closer: closer,
+        })
     }
 
     /// Queues a record, and waits while the local queue is full. The returned future tells when the
@@ -133,11 +153,20 @@ impl Publisher {
                 let _heard = answer.send(outcome).is_ok();
             });
             match self.inner.producer.produce(&outgoing, Some(waiting)) {
-                Ok(()) => return Ok(Delivery { topic: record.topic.to_owned(), report }),
+                Ok(()) => {
+                    return Ok(Delivery {
+                        topic: record.topic.to_owned(),
+                        report,
+                    });
+                }
                 Err(ProduceError::QueueFull) => tokio::time::sleep(QUEUE_FULL_PAUSE).await,
                 Err(ProduceError::Refused { code, message }) => {
                     let cause = format!("{message} ({code})");
-                    return Err(StreamError::Delivery { topic: record.topic.to_owned(), failed: 1, cause });
+                    return Err(StreamError::Delivery {
+                        topic: record.topic.to_owned(),
+                        failed: 1,
+                        cause,
+                    });
                 }
             }
         }
@@ -161,7 +190,11 @@ impl Publisher {
         let inner = Arc::clone(&self.inner);
         let flushed = tokio::task::spawn_blocking(move || inner.producer.flush(deadline, || ())).await;
         flushed.unwrap_or_else(|error| {
-            Err(StreamError::Client { what: "flushing".to_owned(), cause: error.to_string(), retriable: false })
+            Err(StreamError::Client {
+                what: "flushing".to_owned(),
+                cause: error.to_string(),
+                retriable: false,
+            })
         })
     }
 

@@ -36,7 +36,10 @@ const IDLE_WAIT: Duration = Duration::from_millis(500);
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
 const COMMITTED_ATTEMPTS: u32 = 6;
 /// The pauses between units of work that fail.
-const BROKER_AWAY: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(5) };
+const BROKER_AWAY: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    most: Duration::from_secs(5),
+};
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same complaint of the client is logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -71,7 +74,10 @@ pub(crate) struct Pump<S: Source, G: Stage> {
 impl<S: Source, G: Stage> Pump<S, G> {
     pub fn new(source: S, stage: G, parts: PumpParts) -> Result<Self, StreamError> {
         let ready = Ready::open(Arc::clone(&parts.unit))?;
-        let limits = BudgetLimits { records: parts.settings.budget_records, bytes: parts.settings.budget_bytes };
+        let limits = BudgetLimits {
+            records: parts.settings.budget_records,
+            bytes: parts.settings.budget_bytes,
+        };
         Ok(Self {
             source,
             stage,
@@ -132,13 +138,31 @@ impl<S: Source, G: Stage> Pump<S, G> {
         if self.budget.used() == Volume::default() {
             return IDLE_WAIT;
         }
-        self.commit_interval.saturating_sub(self.last_commit.elapsed()).clamp(Duration::from_millis(1), IDLE_WAIT)
+        self.commit_interval
+            .saturating_sub(self.last_commit.elapsed())
+            .clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
     /// Hands the records of a batch to the stage.
     fn take(&mut self, batch: &S::Batch) -> Result<(), StreamError> {
-        let Self { source, stage, ledger, unit, parts, budget, retry, last_complaint, .. } = self;
-        let mut desk = Desk { ledger, unit, metrics: &parts.metrics, wake: &parts.wake, retry: *retry };
+        let Self {
+            source,
+            stage,
+            ledger,
+            unit,
+            parts,
+            budget,
+            retry,
+            last_complaint,
+            ..
+        } = self;
+        let mut desk = Desk {
+            ledger,
+            unit,
+            metrics: &parts.metrics,
+            wake: &parts.wake,
+            retry: *retry,
+        };
         let mut run = Run::default();
         let mut taken = Ok(());
         for entry in source.entries(batch) {
@@ -160,8 +184,21 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn collect(&mut self) -> Result<(), StreamError> {
-        let Self { stage, ledger, unit, parts, retry, .. } = self;
-        let mut desk = Desk { ledger, unit, metrics: &parts.metrics, wake: &parts.wake, retry: *retry };
+        let Self {
+            stage,
+            ledger,
+            unit,
+            parts,
+            retry,
+            ..
+        } = self;
+        let mut desk = Desk {
+            ledger,
+            unit,
+            metrics: &parts.metrics,
+            wake: &parts.wake,
+            retry: *retry,
+        };
         stage.collect(&mut desk)
     }
 
@@ -178,6 +215,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Publishes what has ended and commits the frontier.
     fn settle(&mut self, flush_limit: Duration) -> Result<(), StreamError> {
+        self.pass_gaps()?;
         let published = {
             let unit = &mut self.unit;
             self.ledger.publish(|at, offset, ending| match ending {
@@ -193,11 +231,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         self.unit.open()?;
         let UnitOfWork::Open(open) = std::mem::replace(&mut self.unit, UnitOfWork::Moving) else {
-            return Err(StreamError::Halted { message: "a unit of work was not open at its commit".to_owned() });
+            return Err(StreamError::Halted {
+                message: "a unit of work was not open at its commit".to_owned(),
+            });
         };
         let heartbeat = self.parts.heartbeat.clone();
         let outcome = open.commit(&self.source, &commits, flush_limit, move || heartbeat.beat());
-        self.parts.metrics.commit_seconds.observe(self.last_commit.elapsed().as_secs_f64());
+        self.parts
+            .metrics
+            .commit_seconds
+            .observe(self.last_commit.elapsed().as_secs_f64());
         let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
         match outcome {
             Committed::Yes(ready) => {
@@ -229,17 +272,46 @@ impl<S: Source, G: Stage> Pump<S, G> {
         Ok(())
     }
 
+    /// Markers, aborted and compacted records at the end of a partition are never given to a reader. Where
+    /// nothing is in work and the end is still ahead, the client tells how far it has come.
+    fn pass_gaps(&mut self) -> Result<(), StreamError> {
+        let ahead = |at: &TopicPartition| self.source.high_watermark(*at) > self.ledger.frontier(*at);
+        let idle: Vec<_> = self
+            .ledger
+            .assigned()
+            .filter(|at| self.ledger.is_idle(*at))
+            .filter(ahead)
+            .collect();
+        if idle.is_empty() {
+            return Ok(());
+        }
+        for (at, position) in self.source.positions(&idle)? {
+            self.ledger.reached_end(at, position);
+        }
+        Ok(())
+    }
+
     fn count_ended(&self, at: TopicPartition, records: u64) {
-        self.parts.metrics.records_ended.with_label_values(&[self.topic(at)]).inc_by(records);
+        self.parts
+            .metrics
+            .records_ended
+            .with_label_values(&[self.topic(at)])
+            .inc_by(records);
     }
 
     fn topic(&self, at: TopicPartition) -> &str {
-        self.parts.unit.inputs.get(usize::from(at.topic.0)).map_or("", String::as_str)
+        self.parts
+            .unit
+            .inputs
+            .get(usize::from(at.topic.0))
+            .map_or("", String::as_str)
     }
 
     /// Makes a new producer after a unit of work failed, and takes up the work where it was committed.
     fn recover(&mut self) -> Result<(), StreamError> {
-        let UnitOfWork::Indefinite(indefinite) = &self.unit else { return Ok(()) };
+        let UnitOfWork::Indefinite(indefinite) = &self.unit else {
+            return Ok(());
+        };
         tracing::warn!(error = %indefinite.cause(), "unit of work failed, its records are worked on again");
         self.parts.metrics.set_waiting("broker", true);
         self.failed_units += 1;
@@ -281,8 +353,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn answer_rebalance(&mut self) -> Result<(), StreamError> {
-        let Some((kind, partitions)) = self.source.take_rebalance() else { return Ok(()) };
-        let named: Vec<String> = partitions.iter().map(|at| format!("{}[{}]", self.topic(*at), at.partition)).collect();
+        let Some((kind, partitions)) = self.source.take_rebalance() else {
+            return Ok(());
+        };
+        let named: Vec<String> = partitions
+            .iter()
+            .map(|at| format!("{}[{}]", self.topic(*at), at.partition))
+            .collect();
         tracing::info!(?kind, partitions = named.join(" "), "rebalance");
         match kind {
             RebalanceKind::Assign => {
@@ -293,13 +370,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 self.parts.metrics.rebalances.with_label_values(&["revoke"]).inc();
                 self.collect()?;
                 self.settle(FLUSH_LIMIT)?;
-                self.forget(&partitions);
-                self.source.unassign(&partitions)
+                self.give_up(&partitions)
             }
             RebalanceKind::Lose => {
                 self.parts.metrics.rebalances.with_label_values(&["lose"]).inc();
-                self.forget(&partitions);
-                self.source.unassign(&partitions)
+                self.give_up(&partitions)
             }
         }
     }
@@ -317,8 +392,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         if self.stopped_reading {
             return self.source.pause(partitions);
         }
-        // A partition may have been paused when it was here last.
-        self.source.resume(partitions)
+        Ok(())
     }
 
     fn committed(
@@ -339,14 +413,25 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
     }
 
-    /// Closes the accounts of partitions: what is in work for them is dropped when it arrives.
-    fn forget(&mut self, partitions: &[TopicPartition]) {
+    /// Closes the accounts of partitions and gives them up: what is in work for them is dropped when it
+    /// arrives.
+    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let mut paused = Vec::new();
         for at in partitions {
             let dropped = self.ledger.revoke(*at);
             self.parts.metrics.records_dropped.inc_by(dropped.records);
-            self.budget.revoke(*at);
+            if self.budget.revoke(*at) {
+                paused.push(*at);
+            }
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);
         }
+        // The client remembers a pause beyond the assignment. It is taken back here, where nothing can be
+        // lost by it, and not after the next assignment: resuming makes the client drop what it has
+        // fetched, also for a partition that was not paused.
+        if !paused.is_empty() {
+            self.source.resume(&paused)?;
+        }
+        self.source.unassign(partitions)
     }
 
     /// Stops reading and waits for what is in flight, up to the deadline.
@@ -364,7 +449,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.answer_rebalance()?;
             // Polling goes on for the group's sake; what was fetched before the pause is dropped here
             // and read again by the next owner.
-            let wait = limit.saturating_sub(started.elapsed()).min(Duration::from_millis(100));
+            let wait = limit
+                .saturating_sub(started.elapsed())
+                .min(Duration::from_millis(100));
             drop(self.source.read(wait, self.parts.settings.batch_records));
             self.parts.wake.answer();
             self.collect()?;
@@ -373,23 +460,40 @@ impl<S: Source, G: Stage> Pump<S, G> {
             }
         }
         if self.stage.in_flight() > 0 {
-            tracing::warn!(in_flight = self.stage.in_flight(), limit_ms = limit.as_millis(), "drain deadline is over, what is left is worked on again by its next owner");
+            tracing::warn!(
+                in_flight = self.stage.in_flight(),
+                limit_ms = limit.as_millis(),
+                "drain deadline is over, what is left is worked on again by its next owner"
+            );
         }
         Ok(())
     }
 
     fn observe(&self) {
         let used = self.budget.used();
-        self.parts.metrics.in_work_records.set(i64::try_from(used.records).unwrap_or(i64::MAX));
-        self.parts.metrics.in_work_bytes.set(i64::try_from(used.bytes).unwrap_or(i64::MAX));
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+        self.parts
+            .metrics
+            .in_work_records
+            .set(i64::try_from(used.records).unwrap_or(i64::MAX));
+        self.parts
+            .metrics
+            .in_work_bytes
+            .set(i64::try_from(used.bytes).unwrap_or(i64::MAX));
+        let now_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.as_millis());
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         for at in self.ledger.assigned() {
-            let (Some(frontier), Some(end)) = (self.ledger.frontier(at), self.source.high_watermark(at)) else { continue };
+            let (Some(frontier), Some(end)) = (self.ledger.frontier(at), self.source.high_watermark(at))
+            else {
+                continue;
+            };
             let lag = (end.0 - frontier.0).max(0);
             let oldest = self.ledger.oldest_record_time_ms(at).filter(|_| lag > 0);
             let age_ms = oldest.map_or(0, |sent| now_ms.saturating_sub(sent).max(0));
-            self.parts.metrics.set_lag(self.topic(at), at.partition, lag, age_ms as f64 / 1_000.0);
+            self.parts
+                .metrics
+                .set_lag(self.topic(at), at.partition, lag, age_ms as f64 / 1_000.0);
         }
     }
 }
@@ -407,14 +511,22 @@ impl Run {
             self.finish(budget, metrics, inputs);
             self.at = Some(record.at);
         }
-        self.volume.add(Volume { records: 1, bytes: u64::from(record.size()) });
+        self.volume.add(Volume {
+            records: 1,
+            bytes: u64::from(record.size()),
+        });
     }
 
     fn finish(&mut self, budget: &mut Budget, metrics: &StreamMetrics, inputs: &[String]) {
-        let (Some(at), volume) = (self.at.take(), std::mem::take(&mut self.volume)) else { return };
+        let (Some(at), volume) = (self.at.take(), std::mem::take(&mut self.volume)) else {
+            return;
+        };
         budget.debit(at, volume);
         if let Some(topic) = inputs.get(usize::from(at.topic.0)) {
-            metrics.records_read.with_label_values(&[topic]).inc_by(volume.records);
+            metrics
+                .records_read
+                .with_label_values(&[topic])
+                .inc_by(volume.records);
         }
     }
 }
@@ -427,7 +539,10 @@ fn accept<G: Stage>(
     budget: &mut Budget,
     inputs: &[String],
 ) -> Result<(), StreamError> {
-    match desk.ledger.charge(record.at, record.offset, record.size(), record.record_time_ms) {
+    match desk
+        .ledger
+        .charge(record.at, record.offset, record.size(), record.record_time_ms)
+    {
         Ok(ticket) => {
             run.add(record, budget, desk.metrics, inputs);
             stage.accept(ticket, record, desk)

@@ -25,14 +25,29 @@ pub async fn read_to_end(
     idle_limit: Duration,
     mut each: impl FnMut(&Record<'_>) + Send + 'static,
 ) -> Result<u64, StreamError> {
-    let Some(partitions) = admin::topics(settings, "reader").await?.get(topic).copied() else { return Ok(0) };
+    let Some(partitions) = admin::topics(settings, "reader").await?.get(topic).copied() else {
+        return Ok(0);
+    };
     let mut properties = settings.properties("reader");
-    let stream = StreamSettings { prefetch_kbytes: 16_384, ..StreamSettings::default() };
+    let stream = StreamSettings {
+        prefetch_kbytes: 16_384,
+        ..StreamSettings::default()
+    };
     properties.extend(stream.consumer_properties("orderflow-reader"));
+    // Harmless here: this reader neither pauses nor shares its partitions.
+    properties.push(("enable.partition.eof".to_owned(), "true".to_owned()));
     let (brokers, topic) = (settings.brokers.clone(), topic.to_owned());
     let read = tokio::task::spawn_blocking(move || {
-        let mut consumer = Consumer::open(&brokers, "orderflow-reader", &properties, &[topic.clone()])?;
-        let at = |partition| TopicPartition { topic: TopicIndex(0), partition: Partition(partition) };
+        let mut consumer = Consumer::open(
+            &brokers,
+            "orderflow-reader",
+            &properties,
+            std::slice::from_ref(&topic),
+        )?;
+        let at = |partition| TopicPartition {
+            topic: TopicIndex(0),
+            partition: Partition(partition),
+        };
         let mut unfinished: BTreeSet<TopicPartition> = (0..partitions).map(at).collect();
         let starts: Vec<_> = unfinished.iter().map(|at| (*at, StartAt::Earliest)).collect();
         consumer.assign(&starts)?;
@@ -58,7 +73,9 @@ pub async fn read_to_end(
                 return Err(StreamError::Timeout {
                     what: format!("reading topic `{topic}` to its end"),
                     limit_ms: idle_limit.as_millis(),
-                    cause: consumer.take_last_error().map_or_else(|| "nothing came".to_owned(), |error| error.to_string()),
+                    cause: consumer
+                        .take_last_error()
+                        .map_or_else(|| "nothing came".to_owned(), |error| error.to_string()),
                 });
             }
         }
@@ -66,6 +83,10 @@ pub async fn read_to_end(
         Ok(count)
     });
     read.await.unwrap_or_else(|error| {
-        Err(StreamError::Client { what: "reading a topic".to_owned(), cause: error.to_string(), retriable: false })
+        Err(StreamError::Client {
+            what: "reading a topic".to_owned(),
+            cause: error.to_string(),
+            retriable: false,
+        })
     })
 }

@@ -108,6 +108,8 @@ impl OwnedRecord {
 
 impl Headers for Vec<(String, Vec<u8>)> {
     fn get(&self, index: usize) -> Option<(&str, &[u8])> {
-        self.as_slice().get(index).map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.as_slice()
+            .get(index)
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 }

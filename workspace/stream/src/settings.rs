@@ -144,26 +144,50 @@ impl KafkaSettings {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         for broker in self.brokers.split(',') {
-            let port = broker.trim().rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+            let port = broker
+                .trim()
+                .rsplit_once(':')
+                .map(|(host, port)| (host, port.parse::<u16>()));
             if !matches!(port, Some((host, Ok(1..))) if !host.is_empty()) {
-                problems.push(("kafka.brokers", format!("`{broker}`, must be `host:port` (several separated by commas)")));
+                problems.push((
+                    "kafka.brokers",
+                    format!("`{broker}`, must be `host:port` (several separated by commas)"),
+                ));
             }
         }
         let sasl = self.protocol().is_sasl();
         if sasl && self.api_key.is_none() {
-            problems.push(("kafka.api_key", format!("missing, and {} needs it (KAFKA_API_KEY)", self.protocol().as_str())));
+            problems.push((
+                "kafka.api_key",
+                format!(
+                    "missing, and {} needs it (KAFKA_API_KEY)",
+                    self.protocol().as_str()
+                ),
+            ));
         }
         if sasl && self.api_secret.is_none() {
-            problems.push(("kafka.api_secret", format!("missing, and {} needs it (KAFKA_API_SECRET)", self.protocol().as_str())));
+            problems.push((
+                "kafka.api_secret",
+                format!(
+                    "missing, and {} needs it (KAFKA_API_SECRET)",
+                    self.protocol().as_str()
+                ),
+            ));
         }
         if !sasl && self.api_key.is_some() {
             problems.push((
                 "kafka.security_protocol",
-                format!("`{}` would not use `kafka.api_key`; set SASL_SSL or leave one of them out", self.protocol().as_str()),
+                format!(
+                    "`{}` would not use `kafka.api_key`; set SASL_SSL or leave one of them out",
+                    self.protocol().as_str()
+                ),
             ));
         }
         if self.certificate_file.is_some() != self.key_file.is_some() {
-            problems.push(("kafka.certificate_file", "`kafka.certificate_file` and `kafka.key_file` go together".to_owned()));
+            problems.push((
+                "kafka.certificate_file",
+                "`kafka.certificate_file` and `kafka.key_file` go together".to_owned(),
+            ));
         }
         problems
     }
@@ -173,12 +197,24 @@ impl KafkaSettings {
         let mut list: Vec<(String, String)> = Vec::new();
         let mut set = |key: &str, value: &str| list.push((key.to_owned(), value.to_owned()));
         set("bootstrap.servers", &self.brokers);
-        set("client.id", &self.client_id.clone().unwrap_or_else(|| format!("orderflow-{service}")));
+        set(
+            "client.id",
+            &self
+                .client_id
+                .clone()
+                .unwrap_or_else(|| format!("orderflow-{service}")),
+        );
         set("security.protocol", self.protocol().as_str());
         if self.protocol().is_sasl() {
-            set("sasl.mechanism", self.sasl_mechanism.unwrap_or(SaslMechanism::Plain).as_str());
+            set(
+                "sasl.mechanism",
+                self.sasl_mechanism.unwrap_or(SaslMechanism::Plain).as_str(),
+            );
             set("sasl.username", self.api_key.as_deref().unwrap_or_default());
-            set("sasl.password", self.api_secret.as_ref().map(Secret::expose).unwrap_or_default());
+            set(
+                "sasl.password",
+                self.api_secret.as_ref().map(Secret::expose).unwrap_or_default(),
+            );
         }
         let files = [
             ("ssl.ca.location", &self.ca_file),
@@ -239,7 +275,9 @@ impl TopicNames {
         ];
         let mut problems = Vec::new();
         for (index, (key, name)) in names.iter().enumerate() {
-            let legal = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+            let legal = name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
             if name.is_empty() || name.len() > 200 || !legal {
                 problems.push((*key, format!("`{name}`, must be 1 to 200 of a-z A-Z 0-9 . _ -")));
             }
@@ -367,8 +405,18 @@ impl StreamSettings {
         within("stream.batch_records", self.batch_records as u64, 1, 100_000);
         within("stream.budget_records", self.budget_records, 1, 10_000_000);
         within("stream.budget_bytes", self.budget_bytes, 1 << 20, 4 << 30);
-        within("stream.prefetch_kbytes", self.prefetch_kbytes.into(), 1_024, 1 << 20);
-        within("stream.session_timeout_ms", self.session_timeout_ms.into(), 1_000, 300_000);
+        within(
+            "stream.prefetch_kbytes",
+            self.prefetch_kbytes.into(),
+            1_024,
+            1 << 20,
+        );
+        within(
+            "stream.session_timeout_ms",
+            self.session_timeout_ms.into(),
+            1_000,
+            300_000,
+        );
         within("stream.retry_deadline_ms", self.retry_deadline_ms, 1, 60_000);
         within("stream.retry_first_ms", self.retry_first_ms, 1, 10_000);
         within("stream.drain_timeout_ms", self.drain_timeout_ms, 0, 45_000);
@@ -384,7 +432,9 @@ impl StreamSettings {
             // A group without an offset starts at the earliest record, which the pump says explicitly;
             // an offset that the log no longer has is an error for a person to look at.
             ("auto.offset.reset", "error".to_owned()),
-            ("enable.partition.eof", "true".to_owned()),
+            // An end of partition inside of a batch moves the client's position one too far (librdkafka
+            // 2.12, `rd_kafka_q_serve_rkmessages`), and the next pause or rebalance skips a record.
+            ("enable.partition.eof", "false".to_owned()),
             ("isolation.level", "read_committed".to_owned()),
             ("partition.assignment.strategy", self.assignor.as_str().to_owned()),
             ("session.timeout.ms", self.session_timeout_ms.to_string()),

@@ -35,7 +35,8 @@ pub(crate) enum StartAt {
 pub(crate) enum Entry<'a> {
     /// A record to work on.
     Record(Record<'a>),
-    /// Nothing more is there to read for now; the next record can not stand before this offset.
+    /// Nothing more is there to read for now; the next record can not stand before this offset. Only a
+    /// reader that asked for it gets this.
     EndOfPartition(TopicPartition, Offset),
     /// Something that the reader has to be told.
     Error(StreamError),
@@ -80,7 +81,15 @@ pub(crate) trait Source {
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError>;
 
     /// Goes on reading somewhere else.
-    fn seek(&mut self, partitions: &[(TopicPartition, StartAt)], timeout: Duration) -> Result<(), StreamError>;
+    fn seek(
+        &mut self,
+        partitions: &[(TopicPartition, StartAt)],
+        timeout: Duration,
+    ) -> Result<(), StreamError>;
+
+    /// Where reading of these partitions stands: after the last record that a read has given, and after
+    /// the gaps behind it that were passed. Partitions without a position are left out.
+    fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, Offset)>, StreamError>;
 
     /// The high watermark of a partition as of its last fetch.
     fn high_watermark(&self, at: TopicPartition) -> Option<Offset>;

@@ -76,10 +76,20 @@ impl Ready {
     /// Opens the producer.
     pub fn open(config: Arc<UnitConfig>) -> Result<Self, StreamError> {
         let producer = Producer::open(&config.brokers, &config.producer_properties, false)?;
-        let lookup = |names: &[String]| names.iter().map(|name| producer.topic(name)).collect::<Result<Vec<_>, _>>();
+        let lookup = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| producer.topic(name))
+                .collect::<Result<Vec<_>, _>>()
+        };
         let outputs = lookup(&config.outputs)?;
         let dead_letters = lookup(&config.dead_letter_topics)?;
-        Ok(Self(Outbox { config, producer, outputs, dead_letters }))
+        Ok(Self(Outbox {
+            config,
+            producer,
+            outputs,
+            dead_letters,
+        }))
     }
 
     /// Begins a unit, at its first output or offset.
@@ -98,7 +108,9 @@ impl Open {
         key: &[u8],
         value: &[u8],
     ) -> Result<(), StreamError> {
-        let unknown = || StreamError::Halted { message: format!("output topic {} was not declared", topic.0) };
+        let unknown = || StreamError::Halted {
+            message: format!("output topic {} was not declared", topic.0),
+        };
         let handle = self.0.outputs.get(topic.0).ok_or_else(unknown)?;
         let name = self.0.config.outputs.get(topic.0).ok_or_else(unknown)?;
         let source = source.to_string();
@@ -119,14 +131,18 @@ impl Open {
     /// Sends a record to the dead letters of its topic, bytes unchanged.
     pub fn send_dead_letter(&self, record: &Record<'_>, cause: &Cause) -> Result<(), StreamError> {
         let index = usize::from(record.at.topic.0);
-        let unknown = || StreamError::Halted { message: format!("input topic {index} was not declared") };
+        let unknown = || StreamError::Halted {
+            message: format!("input topic {index} was not declared"),
+        };
         let handle = self.0.dead_letters.get(index).ok_or_else(unknown)?;
         let config = &self.0.config;
         let source = config.inputs.get(index).ok_or_else(unknown)?;
         let name = config.dead_letter_topics.get(index).ok_or_else(unknown)?;
         let headers = dead_letter::headers(record, source, &config.group, cause);
-        let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let headers: Vec<(&str, &[u8])> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
         self.produce(
             name,
             &Outgoing {
@@ -137,7 +153,11 @@ impl Open {
                 headers: &headers,
             },
         )?;
-        config.metrics.dead_letters.with_label_values(&[source.as_str(), &cause.code]).inc();
+        config
+            .metrics
+            .dead_letters
+            .with_label_values(&[source.as_str(), &cause.code])
+            .inc();
         let (partition, offset) = (record.at.partition.0, record.offset.0);
         tracing::warn!(topic = %source, partition, offset, code = %cause.code, error = %cause.message, "record became a dead letter");
         Ok(())
@@ -158,8 +178,15 @@ impl Open {
                         cause: "the local queue stays full".to_owned(),
                     });
                 }
-                Err(ProduceError::Refused { code: RDKafkaErrorCode::Fatal, message }) => {
-                    return Err(StreamError::Delivery { topic: topic.to_owned(), failed: 1, cause: message });
+                Err(ProduceError::Refused {
+                    code: RDKafkaErrorCode::Fatal,
+                    message,
+                }) => {
+                    return Err(StreamError::Delivery {
+                        topic: topic.to_owned(),
+                        failed: 1,
+                        cause: message,
+                    });
                 }
                 // No new producer would take this record either.
                 Err(ProduceError::Refused { code, message }) => {
@@ -172,7 +199,10 @@ impl Open {
 
     /// Gives the unit up; its outputs may or may not have arrived.
     pub fn give_up(self, cause: StreamError) -> Indefinite {
-        Indefinite { config: self.0.config, cause }
+        Indefinite {
+            config: self.0.config,
+            cause,
+        }
     }
 
     /// Waits until all outputs are acknowledged, then commits the offsets.
@@ -183,7 +213,11 @@ impl Open {
         flush_limit: Duration,
         idle: impl FnMut(),
     ) -> Committed {
-        let delivered = self.0.producer.flush(flush_limit, idle).and_then(|()| self.0.producer.take_failures());
+        let delivered = self
+            .0
+            .producer
+            .flush(flush_limit, idle)
+            .and_then(|()| self.0.producer.take_failures());
         if let Err(cause) = delivered {
             return Committed::Indefinite(self.give_up(cause));
         }
@@ -227,9 +261,9 @@ impl UnitOfWork {
         match self {
             Self::Open(open) => Ok(open),
             Self::Indefinite(indefinite) => Err(indefinite.cause().clone()),
-            Self::Ready(_) | Self::Moving => {
-                Err(StreamError::Halted { message: "a unit of work was used while it changed its state".to_owned() })
-            }
+            Self::Ready(_) | Self::Moving => Err(StreamError::Halted {
+                message: "a unit of work was used while it changed its state".to_owned(),
+            }),
         }
     }
 

@@ -73,11 +73,15 @@ pub async fn run_concurrent<H: ConcurrentHandler>(
     surroundings: Surroundings,
     handler: Arc<H>,
 ) -> Result<(), StreamError> {
-    let most = usize::try_from(surroundings.stream.budget_records).unwrap_or(usize::MAX)
+    let most = usize::try_from(surroundings.stream.budget_records)
+        .unwrap_or(usize::MAX)
         .saturating_add(surroundings.stream.batch_records)
         .min(tokio::sync::Semaphore::MAX_PERMITS);
     let runtime = Handle::current();
-    run(spec, surroundings, || Concurrent::new(Arc::clone(&handler), runtime.clone(), most)).await
+    run(spec, surroundings, || {
+        Concurrent::new(Arc::clone(&handler), runtime.clone(), most)
+    })
+    .await
 }
 
 /// Runs a worker that writes to a store.
@@ -90,7 +94,10 @@ pub async fn run_sink<K: Sink>(
     sink: Arc<K>,
 ) -> Result<(), StreamError> {
     let runtime = Handle::current();
-    run(spec, surroundings, || Store::new(Arc::clone(&sink), runtime.clone())).await
+    run(spec, surroundings, || {
+        Store::new(Arc::clone(&sink), runtime.clone())
+    })
+    .await
 }
 
 async fn run<G: Stage + Send + 'static>(
@@ -98,13 +105,20 @@ async fn run<G: Stage + Send + 'static>(
     surroundings: Surroundings,
     make: impl Fn() -> G,
 ) -> Result<(), StreamError> {
-    let Surroundings { process, kafka, stream } = surroundings;
+    let Surroundings {
+        process,
+        kafka,
+        stream,
+    } = surroundings;
     let metrics = StreamMetrics::register(&process.metrics).map_err(|error| StreamError::Halted {
         message: format!("the metrics can not be registered: {error}"),
     })?;
     let mut shutdown = std::pin::pin!(process.shutdown.requested());
-    let dead_letter_topics: Vec<String> =
-        spec.inputs.iter().map(|input| dead_letter_topic(input, &spec.group)).collect();
+    let dead_letter_topics: Vec<String> = spec
+        .inputs
+        .iter()
+        .map(|input| dead_letter_topic(input, &spec.group))
+        .collect();
     if !topics_are_ready(&kafka, &spec, &dead_letter_topics, &mut shutdown).await? {
         return Ok(());
     }
@@ -177,14 +191,16 @@ where
     S: crate::source::Source + Send + 'static,
     G: Stage + Send + 'static,
 {
-    let started = std::thread::Builder::new().name(format!("pump-{number}")).spawn(move || {
-        let result = pump.run();
-        if let Err(error) = &result {
-            tracing::error!(pump = number, %error, "pump halted, nothing more is committed");
-        }
-        // The receiver outlives all pumps.
-        let _told = ended.blocking_send(result).is_ok();
-    });
+    let started = std::thread::Builder::new()
+        .name(format!("pump-{number}"))
+        .spawn(move || {
+            let result = pump.run();
+            if let Err(error) = &result {
+                tracing::error!(pump = number, %error, "pump halted, nothing more is committed");
+            }
+            // The receiver outlives all pumps.
+            let _told = ended.blocking_send(result).is_ok();
+        });
     started.map(|_| ()).map_err(|error| StreamError::Client {
         what: "starting a pump".to_owned(),
         cause: error.to_string(),
@@ -218,9 +234,15 @@ async fn topics_are_ready(
             wanted: count(source),
         })
     };
-    let outputs = spec.outputs.iter().flat_map(|topic| spec.inputs.iter().map(move |source| (topic, source)));
+    let outputs = spec
+        .outputs
+        .iter()
+        .flat_map(|topic| spec.inputs.iter().map(move |source| (topic, source)));
     let dead_letters = dead_letter_topics.iter().zip(&spec.inputs);
-    match outputs.chain(dead_letters).find_map(|(topic, source)| too_few(topic, source)) {
+    match outputs
+        .chain(dead_letters)
+        .find_map(|(topic, source)| too_few(topic, source))
+    {
         Some(error) => Err(error),
         None => Ok(true),
     }

@@ -1,6 +1,12 @@
 //! The ledger against a slow and obvious model, over random schedules of read, end, publish, commit,
 //! rewind, revoke and reassign.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 use std::collections::BTreeMap;
 
@@ -11,22 +17,39 @@ use stream::position::{Offset, Partition, TopicIndex, TopicPartition};
 const PARTITIONS: i32 = 3;
 
 fn at(partition: i32) -> TopicPartition {
-    TopicPartition { topic: TopicIndex(0), partition: Partition(partition) }
+    TopicPartition {
+        topic: TopicIndex(0),
+        partition: Partition(partition),
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     /// Reads the next record; offsets may have gaps, as in a transactional topic.
-    Read { partition: i32, gap: i64 },
+    Read {
+        partition: i32,
+        gap: i64,
+    },
     /// Ends one of the open records, or uses an old ticket once more.
-    End { pick: usize },
+    End {
+        pick: usize,
+    },
     Publish,
     Commit,
     Unpublish,
-    ReachEnd { partition: i32, beyond: i64 },
-    Rewind { partition: i32 },
-    Revoke { partition: i32 },
-    Assign { partition: i32 },
+    ReachEnd {
+        partition: i32,
+        beyond: i64,
+    },
+    Rewind {
+        partition: i32,
+    },
+    Revoke {
+        partition: i32,
+    },
+    Assign {
+        partition: i32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -66,9 +89,14 @@ struct Model {
 impl Model {
     fn move_frontier(&mut self) {
         let last_published = self.records.iter().take_while(|record| record.published).last();
-        let after_records = last_published.map_or(self.frontier, |record| self.frontier.max(record.offset + 1));
+        let after_records =
+            last_published.map_or(self.frontier, |record| self.frontier.max(record.offset + 1));
         let all = self.records.iter().all(|record| record.published);
-        self.frontier = if all { self.position.max(after_records) } else { after_records };
+        self.frontier = if all {
+            self.position.max(after_records)
+        } else {
+            after_records
+        };
     }
 }
 
@@ -92,20 +120,34 @@ impl World {
             Step::Unpublish => {
                 self.ledger.unpublish();
                 for model in self.models.values_mut() {
-                    model.records.iter_mut().for_each(|record| record.published = false);
+                    model
+                        .records
+                        .iter_mut()
+                        .for_each(|record| record.published = false);
                     model.frontier = model.committed;
                 }
-                    }
+            }
             Step::ReachEnd { partition, beyond } => {
-                let Some(model) = self.models.get_mut(&partition) else { return };
+                let Some(model) = self.models.get_mut(&partition) else {
+                    return;
+                };
                 model.position += beyond;
                 self.ledger.reached_end(at(partition), Offset(model.position));
-                    }
+            }
             Step::Rewind { partition } => self.rewind(partition),
             Step::Revoke { partition } => {
                 let volume = self.ledger.revoke(at(partition));
-                let held = self.models.remove(&partition).map_or(0, |model| model.records.len() as u64);
-                assert_eq!(volume, Volume { records: held, bytes: held * 10 });
+                let held = self
+                    .models
+                    .remove(&partition)
+                    .map_or(0, |model| model.records.len() as u64);
+                assert_eq!(
+                    volume,
+                    Volume {
+                        records: held,
+                        bytes: held * 10
+                    }
+                );
             }
             Step::Assign { partition } => {
                 if self.models.contains_key(&partition) {
@@ -113,7 +155,15 @@ impl World {
                 }
                 let start = self.log_end.get(&partition).copied().unwrap_or(0);
                 self.ledger.assign(at(partition), Offset(start));
-                self.models.insert(partition, Model { position: start, committed: start, frontier: start, ..Model::default() });
+                self.models.insert(
+                    partition,
+                    Model {
+                        position: start,
+                        committed: start,
+                        frontier: start,
+                        ..Model::default()
+                    },
+                );
             }
         }
     }
@@ -128,11 +178,19 @@ impl World {
         let mut charged = charged;
         let offset = model.position + gap;
         if offset > 0 {
-            assert!(matches!(charged(model.position - 1), Err(ChargeError::Behind { .. })));
+            assert!(matches!(
+                charged(model.position - 1),
+                Err(ChargeError::Behind { .. })
+            ));
         }
         let ticket = charged(offset).expect("assigned and in order");
         model.position = offset + 1;
-        model.records.push(Charged { offset, ticket, ended: false, published: false });
+        model.records.push(Charged {
+            offset,
+            ticket,
+            ended: false,
+            published: false,
+        });
         self.tickets.push((ticket, offset));
     }
 
@@ -143,10 +201,17 @@ impl World {
         let (ticket, offset) = self.tickets[pick % self.tickets.len()];
         let model = self.models.get_mut(&ticket.at.partition.0);
         let open = model.and_then(|model| {
-            model.records.iter_mut().find(|record| record.ticket == ticket && !record.ended)
+            model
+                .records
+                .iter_mut()
+                .find(|record| record.ticket == ticket && !record.ended)
         });
         let accepted = self.ledger.end(&ticket, offset);
-        assert_eq!(accepted, open.is_some(), "a ticket counts once, and only in its own life");
+        assert_eq!(
+            accepted,
+            open.is_some(),
+            "a ticket counts once, and only in its own life"
+        );
         if let Some(record) = open {
             record.ended = true;
         }
@@ -178,18 +243,37 @@ impl World {
     fn commit(&mut self) {
         for commit in self.ledger.commits() {
             let partition = commit.at.partition.0;
-            let model = self.models.get_mut(&partition).expect("only what is assigned is committed");
+            let model = self
+                .models
+                .get_mut(&partition)
+                .expect("only what is assigned is committed");
             for record in &model.records {
-                assert!(record.offset >= commit.next.0 || record.published, "a commit passed an open record");
+                assert!(
+                    record.offset >= commit.next.0 || record.published,
+                    "a commit passed an open record"
+                );
             }
-            let covered = model.records.iter().filter(|record| record.offset < commit.next.0).count() as u64;
-            assert_eq!(commit.volume, Volume { records: covered, bytes: covered * 10 });
+            let covered = model
+                .records
+                .iter()
+                .filter(|record| record.offset < commit.next.0)
+                .count() as u64;
+            assert_eq!(
+                commit.volume,
+                Volume {
+                    records: covered,
+                    bytes: covered * 10
+                }
+            );
             self.ledger.committed(&commit);
             model.records.retain(|record| record.offset >= commit.next.0);
             model.committed = commit.next.0;
             self.log_end.insert(partition, commit.next.0);
         }
-        assert!(self.ledger.commits().is_empty(), "what was committed is not committed again");
+        assert!(
+            self.ledger.commits().is_empty(),
+            "what was committed is not committed again"
+        );
     }
 
     fn rewind(&mut self, partition: i32) {
@@ -199,7 +283,16 @@ impl World {
             return;
         };
         let held = model.records.len() as u64;
-        assert_eq!(rewound, Some((Offset(model.committed), Volume { records: held, bytes: held * 10 })));
+        assert_eq!(
+            rewound,
+            Some((
+                Offset(model.committed),
+                Volume {
+                    records: held,
+                    bytes: held * 10
+                }
+            ))
+        );
         model.records.clear();
         model.position = model.committed;
         model.frontier = model.committed;
@@ -211,11 +304,17 @@ impl World {
         for (partition, model) in &self.models {
             let frontier = self.ledger.frontier(at(*partition)).expect("assigned");
             let first_open = model.records.iter().find(|record| !record.ended);
-            assert!(first_open.is_none_or(|record| frontier.0 <= record.offset), "frontier beyond an open record");
+            assert!(
+                first_open.is_none_or(|record| frontier.0 <= record.offset),
+                "frontier beyond an open record"
+            );
             assert!(frontier.0 >= model.committed, "frontier behind what is committed");
             assert_eq!(frontier.0, model.frontier);
             let held = model.records.len() as u64;
-            outstanding.add(Volume { records: held, bytes: held * 10 });
+            outstanding.add(Volume {
+                records: held,
+                bytes: held * 10,
+            });
             open += model.records.iter().filter(|record| !record.ended).count();
             assert_eq!(
                 self.ledger.oldest_record_time_ms(at(*partition)),
@@ -244,11 +343,17 @@ proptest! {
 fn records_that_end_out_of_order_are_published_in_read_order() {
     let mut ledger = Ledger::default();
     ledger.assign(at(0), Offset(5));
-    let tickets: Vec<Ticket> =
-        [5, 6, 9].map(|offset| ledger.charge(at(0), Offset(offset), 1, 0).expect("charged")).to_vec();
+    let tickets: Vec<Ticket> = [5, 6, 9]
+        .map(|offset| ledger.charge(at(0), Offset(offset), 1, 0).expect("charged"))
+        .to_vec();
     let publish = |ledger: &mut Ledger<&'static str>| {
         let mut seen = Vec::new();
-        ledger.publish(|_, _, ending| { seen.push(*ending); Ok::<(), ()>(()) }).expect("never fails");
+        ledger
+            .publish(|_, _, ending| {
+                seen.push(*ending);
+                Ok::<(), ()>(())
+            })
+            .expect("never fails");
         seen
     };
     assert!(ledger.end(&tickets[2], "nine"));

@@ -1,6 +1,12 @@
 //! Workers on a real broker protocol: on the embedded broker, and on real Kafka where
 //! `ORDERFLOW_TEST_BROKER` names one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,15 +17,19 @@ use service::{Process, ServiceInfo};
 use stream::settings::{Assignor, dead_letter_topic};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
 use stream::{
-    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Sink, StreamError,
-    StreamSettings, TopicIndex,
+    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Sink,
+    StreamError, StreamSettings, TopicIndex,
 };
 use testkit::{Observer, TestBroker, eventually};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const INFO: ServiceInfo = ServiceInfo { name: "test", version: "0", admin_port: 0 };
+const INFO: ServiceInfo = ServiceInfo {
+    name: "test",
+    version: "0",
+    admin_port: 0,
+};
 
 /// Topics and a group of one test, with the broker that they are on.
 struct Bench {
@@ -35,14 +45,23 @@ impl Bench {
         let bench = Self::without_topics().await;
         bench.observer.create_topic(&bench.input, partitions).await;
         bench.observer.create_topic(&bench.output, partitions).await;
-        bench.observer.create_topic(&bench.dead_letters(), partitions).await;
+        bench
+            .observer
+            .create_topic(&bench.dead_letters(), partitions)
+            .await;
         bench
     }
 
     async fn without_topics() -> Self {
         let broker = TestBroker::start().await;
         let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
-        Self { observer: broker.observer(), broker, input, output, group }
+        Self {
+            observer: broker.observer(),
+            broker,
+            input,
+            output,
+            group,
+        }
     }
 
     fn dead_letters(&self) -> String {
@@ -59,15 +78,27 @@ impl Bench {
     }
 
     fn surroundings(&self, change: impl FnOnce(&mut StreamSettings)) -> Surroundings {
-        let mut stream = StreamSettings { session_timeout_ms: 6_000, ..StreamSettings::default() };
+        let mut stream = StreamSettings {
+            session_timeout_ms: 6_000,
+            ..StreamSettings::default()
+        };
         change(&mut stream);
-        let kafka = KafkaSettings { brokers: self.broker.address().to_owned(), ..KafkaSettings::default() };
-        Surroundings { process: Process::detached(INFO), kafka, stream }
+        let kafka = KafkaSettings {
+            brokers: self.broker.address().to_owned(),
+            ..KafkaSettings::default()
+        };
+        Surroundings {
+            process: Process::detached(INFO),
+            kafka,
+            stream,
+        }
     }
 
     async fn produce(&self, records: &[(String, String)]) {
-        let records: Vec<(&[u8], &[u8])> =
-            records.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+        let records: Vec<(&[u8], &[u8])> = records
+            .iter()
+            .map(|(key, value)| (key.as_bytes(), value.as_bytes()))
+            .collect();
         self.observer.produce(&self.input, &records).await;
     }
 
@@ -76,21 +107,32 @@ impl Bench {
         eventually(LIMIT, || async {
             let ends = self.observer.end_offsets(&self.input).await;
             let committed = self.observer.committed(&self.group, &self.input).await;
-            let behind: Vec<_> =
-                ends.iter().filter(|(partition, end)| **end > committed.get(partition).copied().unwrap_or(0)).collect();
-            if behind.is_empty() { Ok(()) } else { Err(format!("ends {ends:?}, committed {committed:?}")) }
+            let behind: Vec<_> = ends
+                .iter()
+                .filter(|(partition, end)| **end > committed.get(partition).copied().unwrap_or(0))
+                .collect();
+            if behind.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("ends {ends:?}, committed {committed:?}"))
+            }
         })
         .await;
     }
 
     async fn output_values(&self) -> Vec<String> {
         let records = self.observer.read_all(&self.output).await;
-        records.into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap()).collect()
+        records
+            .into_iter()
+            .map(|record| String::from_utf8(record.value.unwrap()).unwrap())
+            .collect()
     }
 }
 
 fn numbered(count: usize) -> Vec<(String, String)> {
-    (0..count).map(|number| (format!("key-{number}"), number.to_string())).collect()
+    (0..count)
+        .map(|number| (format!("key-{number}"), number.to_string()))
+        .collect()
 }
 
 /// A worker that runs in a task.
@@ -102,7 +144,10 @@ struct Running {
 impl Running {
     async fn stop(self) -> Result<(), StreamError> {
         self.process.shutdown.request("the test is over");
-        tokio::time::timeout(LIMIT, self.task).await.expect("stops in time").expect("does not panic")
+        tokio::time::timeout(LIMIT, self.task)
+            .await
+            .expect("stops in time")
+            .expect("does not panic")
     }
 }
 
@@ -115,14 +160,19 @@ impl Handler for Copy {
         // Sent before the check on purpose: outputs before an error count for nothing.
         outputs.send(OutputTopic(0), record.key.unwrap_or_default(), value);
         let text = std::str::from_utf8(value).unwrap_or("?");
-        text.parse::<u64>().map(|_| ()).map_err(|_| Failure::poison("no_number", format!("`{text}` is no number")))
+        text.parse::<u64>()
+            .map(|_| ())
+            .map_err(|_| Failure::poison("no_number", format!("`{text}` is no number")))
     }
 }
 
 fn start_copy(bench: &Bench, change: impl FnOnce(&mut StreamSettings)) -> Running {
     let surroundings = bench.surroundings(change);
     let process = surroundings.process.clone();
-    Running { process, task: tokio::spawn(run_handler(bench.spec(), surroundings, || Copy)) }
+    Running {
+        process,
+        task: tokio::spawn(run_handler(bench.spec(), surroundings, || Copy)),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,10 +188,20 @@ async fn every_record_ends_as_output_or_dead_letter_and_is_committed() {
     let inputs = bench.observer.read_all(&bench.input).await;
     let outputs = bench.observer.read_all(&bench.output).await;
     let place = |record: &testkit::Record| (record.partition, record.key.clone(), record.value.clone());
-    let wanted: Vec<_> =
-        inputs.iter().filter(|record| record.key.as_deref() != Some(b"bad")).map(place).collect();
-    assert_eq!(outputs.iter().map(place).collect::<Vec<_>>(), wanted, "key, value and partition of the input, in order");
-    let sources: Vec<String> = outputs.iter().map(|record| header(record, "source-offset")).collect();
+    let wanted: Vec<_> = inputs
+        .iter()
+        .filter(|record| record.key.as_deref() != Some(b"bad"))
+        .map(place)
+        .collect();
+    assert_eq!(
+        outputs.iter().map(place).collect::<Vec<_>>(),
+        wanted,
+        "key, value and partition of the input, in order"
+    );
+    let sources: Vec<String> = outputs
+        .iter()
+        .map(|record| header(record, "source-offset"))
+        .collect();
     let offsets: Vec<String> = inputs
         .iter()
         .filter(|record| record.key.as_deref() != Some(b"bad"))
@@ -151,7 +211,10 @@ async fn every_record_ends_as_output_or_dead_letter_and_is_committed() {
 
     let letters = bench.observer.read_all(&bench.dead_letters()).await;
     assert_eq!(letters.len(), 1);
-    let bad = inputs.iter().find(|record| record.key.as_deref() == Some(b"bad")).unwrap();
+    let bad = inputs
+        .iter()
+        .find(|record| record.key.as_deref() == Some(b"bad"))
+        .unwrap();
     assert_eq!(place(&letters[0]), place(bad), "the original key and bytes");
     assert_eq!(header(&letters[0], "dlq-error-code"), "no_number");
     assert_eq!(header(&letters[0], "dlq-error"), "`poison` is no number");
@@ -172,7 +235,9 @@ async fn a_second_start_goes_on_where_the_first_one_ended() {
     let first = start_copy(&bench, |_| ());
     bench.all_committed().await;
     first.stop().await.expect("stops cleanly");
-    let more: Vec<_> = (100..150).map(|number| (format!("key-{number}"), number.to_string())).collect();
+    let more: Vec<_> = (100..150)
+        .map(|number| (format!("key-{number}"), number.to_string()))
+        .collect();
     bench.produce(&more).await;
     let second = start_copy(&bench, |_| ());
     bench.all_committed().await;
@@ -215,14 +280,21 @@ async fn members_come_and_go(assignor: Assignor) {
     third.stop().await.expect("leaves cleanly");
     let values = bench.output_values().await;
     let distinct: BTreeSet<u64> = values.iter().map(|value| value.parse().unwrap()).collect();
-    assert_eq!(distinct, (0..2_400).collect(), "nothing is lost while members come and go");
+    assert_eq!(
+        distinct,
+        (0..2_400).collect(),
+        "nothing is lost while members come and go"
+    );
 }
 
 fn metric(process: &Process, name: &str) -> f64 {
     let families = process.metrics.gather();
     let family = families.iter().find(|family| family.name() == name);
     let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
-    metrics.iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+    metrics
+        .iter()
+        .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
+        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,7 +318,10 @@ struct Gate {
 impl Gate {
     fn hold(&self, value: &str) -> Arc<Semaphore> {
         let gate = Arc::new(Semaphore::new(0));
-        self.closed.lock().unwrap().insert(value.to_owned(), Arc::clone(&gate));
+        self.closed
+            .lock()
+            .unwrap()
+            .insert(value.to_owned(), Arc::clone(&gate));
         gate
     }
 }
@@ -273,12 +348,20 @@ impl ConcurrentHandler for Gated {
         if value.starts_with("fail") && self.0.failing.load(Ordering::SeqCst) {
             return Err(Failure::transient("away", "the other side is away"));
         }
-        Ok(vec![OutputRecord { topic: OutputTopic(0), key: key.clone(), value: value.clone().into_bytes() }])
+        Ok(vec![OutputRecord {
+            topic: OutputTopic(0),
+            key: key.clone(),
+            value: value.clone().into_bytes(),
+        }])
     }
 
     fn give_up(&self, (key, value): &Self::Job, attempts: u32) -> Vec<OutputRecord> {
         assert!(attempts > 1, "it was tried again");
-        vec![OutputRecord { topic: OutputTopic(0), key: key.clone(), value: format!("gave up {value}").into_bytes() }]
+        vec![OutputRecord {
+            topic: OutputTopic(0),
+            key: key.clone(),
+            value: format!("gave up {value}").into_bytes(),
+        }]
     }
 }
 
@@ -286,7 +369,10 @@ fn start_gated(bench: &Bench, gate: &Arc<Gate>, change: impl FnOnce(&mut StreamS
     let surroundings = bench.surroundings(change);
     let process = surroundings.process.clone();
     let handler = Arc::new(Gated(Arc::clone(gate)));
-    Running { process, task: tokio::spawn(run_concurrent(bench.spec(), surroundings, handler)) }
+    Running {
+        process,
+        task: tokio::spawn(run_concurrent(bench.spec(), surroundings, handler)),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,20 +381,36 @@ async fn a_slow_record_holds_back_the_commits_of_its_own_partition_and_nothing_e
     let gate = Arc::new(Gate::default());
     let slow = gate.hold("slow");
     for (partition, value) in [(0, "slow"), (0, "after-slow"), (1, "other"), (1, "another")] {
-        bench.observer.produce_with_headers(&bench.input, Some(partition), b"k", value.as_bytes(), &[]).await;
+        bench
+            .observer
+            .produce_with_headers(&bench.input, Some(partition), b"k", value.as_bytes(), &[])
+            .await;
     }
     let worker = start_gated(&bench, &gate, |_| ());
     eventually(LIMIT, || async {
         bench.observer.committed(&bench.group, &bench.input).await.get(&1) == Some(&2)
     })
     .await;
-    assert_eq!(gate.started.load(Ordering::SeqCst), 4, "reading goes on behind the slow record");
+    assert_eq!(
+        gate.started.load(Ordering::SeqCst),
+        4,
+        "reading goes on behind the slow record"
+    );
     assert_eq!(bench.output_values().await, ["other", "another"]);
-    assert!(!bench.observer.committed(&bench.group, &bench.input).await.contains_key(&0));
+    assert!(
+        !bench
+            .observer
+            .committed(&bench.group, &bench.input)
+            .await
+            .contains_key(&0)
+    );
     slow.add_permits(1);
     bench.all_committed().await;
     worker.stop().await.expect("stops cleanly");
-    assert_eq!(bench.output_values().await, ["slow", "after-slow", "other", "another"]);
+    assert_eq!(
+        bench.output_values().await,
+        ["slow", "after-slow", "other", "another"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,7 +437,10 @@ async fn a_shutdown_past_its_deadline_leaves_the_record_to_the_next_owner() {
     let worker = start_gated(&bench, &gate, |stream| stream.drain_timeout_ms = 200);
     eventually(LIMIT, || async { gate.started.load(Ordering::SeqCst) == 2 }).await;
     worker.stop().await.expect("stops at its deadline");
-    assert_eq!(bench.observer.committed(&bench.group, &bench.input).await.get(&0), Some(&1));
+    assert_eq!(
+        bench.observer.committed(&bench.group, &bench.input).await.get(&0),
+        Some(&1)
+    );
     stuck.add_permits(10);
     let next = start_gated(&bench, &gate, |_| ());
     bench.all_committed().await;
@@ -346,7 +451,10 @@ async fn a_shutdown_past_its_deadline_leaves_the_record_to_the_next_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_are_used_up_end_in_the_last_word_and_a_dead_letter() {
     let bench = Bench::new(1).await;
-    let gate = Arc::new(Gate { failing: AtomicBool::new(true), ..Gate::default() });
+    let gate = Arc::new(Gate {
+        failing: AtomicBool::new(true),
+        ..Gate::default()
+    });
     let records = ["0", "fail", "poison", "3"].map(|value| ("k".to_owned(), value.to_owned()));
     bench.produce(&records).await;
     let worker = start_gated(&bench, &gate, |stream| {
@@ -357,7 +465,10 @@ async fn attempts_that_are_used_up_end_in_the_last_word_and_a_dead_letter() {
     worker.stop().await.expect("stops cleanly");
     assert_eq!(bench.output_values().await, ["0", "gave up fail", "3"]);
     let letters = bench.observer.read_all(&bench.dead_letters()).await;
-    let codes: Vec<String> = letters.iter().map(|letter| header(letter, "dlq-error-code")).collect();
+    let codes: Vec<String> = letters
+        .iter()
+        .map(|letter| header(letter, "dlq-error-code"))
+        .collect();
     assert_eq!(codes, ["away", "poison"]);
     assert!(header(&letters[0], "dlq-attempts").parse::<u32>().unwrap() > 1);
 }
@@ -372,9 +483,15 @@ async fn a_full_budget_pauses_reading_and_goes_on_when_there_is_room() {
         stream.budget_records = 50;
         stream.batch_records = 10;
     });
-    eventually(LIMIT, || async { metric(&worker.process, "orderflow_partition_pauses_total") > 0.0 }).await;
+    eventually(LIMIT, || async {
+        metric(&worker.process, "orderflow_partition_pauses_total") > 0.0
+    })
+    .await;
     let started = gate.started.load(Ordering::SeqCst);
-    assert!(started <= 70, "{started} started with a budget of 50 and batches of 10");
+    assert!(
+        started <= 70,
+        "{started} started with a budget of 50 and batches of 10"
+    );
     head.add_permits(1);
     bench.all_committed().await;
     worker.stop().await.expect("stops cleanly");
@@ -423,17 +540,31 @@ impl Sink for Keep {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_delays_documents_and_loses_none() {
     let bench = Bench::new(1).await;
-    let memory = Arc::new(Memory { away: AtomicBool::new(true), ..Memory::default() });
+    let memory = Arc::new(Memory {
+        away: AtomicBool::new(true),
+        ..Memory::default()
+    });
     let mut records = numbered(300);
     records.insert(10, ("k".to_owned(), "refused".to_owned()));
     records.insert(20, ("k".to_owned(), "poison".to_owned()));
     bench.produce(&records).await;
     let surroundings = bench.surroundings(|_| ());
     let process = surroundings.process.clone();
-    let task = tokio::spawn(run_sink(bench.spec(), surroundings, Arc::new(Keep(Arc::clone(&memory)))));
+    let task = tokio::spawn(run_sink(
+        bench.spec(),
+        surroundings,
+        Arc::new(Keep(Arc::clone(&memory))),
+    ));
     let worker = Running { process, task };
     eventually(LIMIT, || async { memory.asked.load(Ordering::SeqCst) >= 3 }).await;
-    assert!(bench.observer.committed(&bench.group, &bench.input).await.is_empty(), "nothing is stored yet");
+    assert!(
+        bench
+            .observer
+            .committed(&bench.group, &bench.input)
+            .await
+            .is_empty(),
+        "nothing is stored yet"
+    );
     assert!(metric(&worker.process, "orderflow_waiting_state") > 0.0);
     memory.away.store(false, Ordering::SeqCst);
     bench.all_committed().await;
@@ -441,7 +572,10 @@ async fn a_store_that_is_away_delays_documents_and_loses_none() {
     let wanted: Vec<String> = (0..300).map(|number: usize| number.to_string()).collect();
     assert_eq!(*memory.items.lock().unwrap(), wanted);
     let letters = bench.observer.read_all(&bench.dead_letters()).await;
-    let codes: BTreeSet<String> = letters.iter().map(|letter| header(letter, "dlq-error-code")).collect();
+    let codes: BTreeSet<String> = letters
+        .iter()
+        .map(|letter| header(letter, "dlq-error-code"))
+        .collect();
     assert_eq!(codes, BTreeSet::from(["poison".to_owned(), "refused".to_owned()]));
 }
 
@@ -451,7 +585,10 @@ async fn a_worker_waits_for_its_topics_and_begins_when_they_are_there() {
     let worker = start_copy(&bench, |_| ());
     bench.observer.create_topic(&bench.input, 1).await;
     bench.produce(&numbered(10)).await;
-    assert!(worker.process.health.not_ready_reason().is_some(), "not ready while a topic is missing");
+    assert!(
+        worker.process.health.not_ready_reason().is_some(),
+        "not ready while a topic is missing"
+    );
     bench.observer.create_topic(&bench.output, 1).await;
     bench.observer.create_topic(&bench.dead_letters(), 1).await;
     bench.all_committed().await;
@@ -467,6 +604,68 @@ async fn an_output_topic_with_too_few_partitions_is_refused_at_start() {
     bench.observer.create_topic(&bench.output, 2).await;
     bench.observer.create_topic(&bench.dead_letters(), 3).await;
     let worker = start_copy(&bench, |_| ());
-    let error = tokio::time::timeout(LIMIT, worker.task).await.expect("in time").expect("no panic").expect_err("refused");
-    assert!(matches!(error, StreamError::TooFewPartitions { partitions: 2, wanted: 3, .. }), "{error}");
+    let error = tokio::time::timeout(LIMIT, worker.task)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect_err("refused");
+    assert!(
+        matches!(
+            error,
+            StreamError::TooFewPartitions {
+                partitions: 2,
+                wanted: 3,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+/// Transaction markers stand at the end of a partition like records and are never given to a reader.
+/// Real Kafka alone, until the embedded broker serves transactions.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gap_of_a_transaction_marker_is_passed_and_no_lag_stays_behind() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    let bench = Bench::new(1).await;
+    if bench.broker.engine() != "kafka" {
+        eprintln!("skipped: the embedded broker serves no transactions yet");
+        return;
+    }
+    let (address, topic, id) = (
+        bench.broker.address().to_owned(),
+        bench.input.clone(),
+        bench.broker.name("txn"),
+    );
+    let produced = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", address)
+            .set("transactional.id", id)
+            .create()
+            .expect("a producer");
+        producer.init_transactions(LIMIT).expect("initialised");
+        for value in ["1", "2"] {
+            producer.begin_transaction().expect("begun");
+            producer
+                .send(BaseRecord::to(&topic).key("k").payload(value))
+                .expect("queued");
+            producer.commit_transaction(LIMIT).expect("committed");
+        }
+        producer.begin_transaction().expect("begun");
+        producer
+            .send(BaseRecord::to(&topic).key("k").payload("3"))
+            .expect("queued");
+        producer.flush(LIMIT).expect("flushed");
+        producer.abort_transaction(LIMIT).expect("aborted");
+    });
+    produced.await.expect("produces");
+    let worker = start_copy(&bench, |_| ());
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+    assert_eq!(
+        bench.output_values().await,
+        ["1", "2"],
+        "what was aborted is not read"
+    );
 }

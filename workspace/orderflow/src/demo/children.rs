@@ -32,7 +32,11 @@ impl ProducerJob {
         match &args.orders {
             Some(file) => arguments.extend(["replay".to_owned(), file.display().to_string()]),
             None => {
-                arguments.extend(["generate".to_owned(), "--first-id".to_owned(), first_id.to_string()]);
+                arguments.extend([
+                    "generate".to_owned(),
+                    "--first-id".to_owned(),
+                    first_id.to_string(),
+                ]);
                 if let Some(count) = args.count {
                     arguments.extend(["--count".to_owned(), count.to_string()]);
                 }
@@ -78,10 +82,18 @@ impl Children {
     }
 
     /// Starts the producer.
-    pub fn start_producer(&mut self, plan: &Plan, kafka: &KafkaSettings, job: &ProducerJob) -> Result<(), Exit> {
+    pub fn start_producer(
+        &mut self,
+        plan: &Plan,
+        kafka: &KafkaSettings,
+        job: &ProducerJob,
+    ) -> Result<(), Exit> {
         let mut arguments = vec!["producer".to_owned()];
         arguments.extend(job.arguments.iter().cloned());
-        arguments.extend(["--report-file".to_owned(), plan.producer_report().display().to_string()]);
+        arguments.extend([
+            "--report-file".to_owned(),
+            plan.producer_report().display().to_string(),
+        ]);
         let command = command(plan, kafka, &arguments)?;
         self.spawn("producer", command, plan)
     }
@@ -90,9 +102,18 @@ impl Children {
         let log = plan.folder.join("logs").join(format!("{name}.log"));
         let failed = |error: std::io::Error| Exit::bug(format!("starting `{name}`: {error}"));
         let file = File::create(&log).map_err(failed)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .kill_on_drop(true);
         let child = command.spawn().map_err(failed)?;
-        self.services.push(Service { name, log, child, ended: None });
+        self.services.push(Service {
+            name,
+            log,
+            child,
+            ended: None,
+        });
         Ok(())
     }
 
@@ -105,7 +126,8 @@ impl Children {
         for service in &mut self.services {
             if service.ended.is_none() {
                 let ended = service.child.try_wait();
-                service.ended = ended.map_err(|error| Exit::bug(format!("watching `{}`: {error}", service.name)))?;
+                service.ended =
+                    ended.map_err(|error| Exit::bug(format!("watching `{}`: {error}", service.name)))?;
             }
             match service.ended {
                 None => {}
@@ -121,7 +143,10 @@ impl Children {
 
     /// Adds the last words of the service that died, because its log may be gone in a moment.
     pub fn explain(&self, exit: Exit) -> Exit {
-        let dead = self.services.iter().find(|service| Some(service.name) == self.dead);
+        let dead = self
+            .services
+            .iter()
+            .find(|service| Some(service.name) == self.dead);
         match dead {
             Some(service) => Exit::failed(format!("{exit}; its log ends with\n{}", last_lines(&service.log))),
             None => exit,
@@ -135,7 +160,10 @@ impl Children {
             drop(service.child.stdin.take());
         }
         for service in &mut self.services {
-            if tokio::time::timeout(END_LIMIT, service.child.wait()).await.is_err() {
+            if tokio::time::timeout(END_LIMIT, service.child.wait())
+                .await
+                .is_err()
+            {
                 tracing::warn!(service = service.name, "did not shut down in time, killed");
                 if let Err(error) = service.child.kill().await {
                     tracing::warn!(service = service.name, %error, "killing");
@@ -146,9 +174,12 @@ impl Children {
 }
 
 fn command(plan: &Plan, kafka: &KafkaSettings, arguments: &[String]) -> Result<Command, Exit> {
-    let executable = std::env::current_exe().map_err(|error| Exit::bug(format!("finding the executable: {error}")))?;
+    let executable =
+        std::env::current_exe().map_err(|error| Exit::bug(format!("finding the executable: {error}")))?;
     let mut command = Command::new(executable);
-    let Some((service, own)) = arguments.split_first() else { return Err(Exit::bug("no service to start")) };
+    let Some((service, own)) = arguments.split_first() else {
+        return Err(Exit::bug("no service to start"));
+    };
     command
         .args(["run", service, "--exit-with-stdin"])
         .args(own)
@@ -156,7 +187,10 @@ fn command(plan: &Plan, kafka: &KafkaSettings, arguments: &[String]) -> Result<C
         .env_remove("KAFKA_BOOTSTRAP_SERVERS")
         // Several demos on one machine must not meet; the parent watches its children itself.
         .env("ORDERFLOW__ADMIN__LISTEN", "127.0.0.1:0")
-        .env("ORDERFLOW__SERVICE__INSTANCE", format!("demo-{service}-{}", plan.generation));
+        .env(
+            "ORDERFLOW__SERVICE__INSTANCE",
+            format!("demo-{service}-{}", plan.generation),
+        );
     Ok(command)
 }
 
@@ -164,5 +198,11 @@ fn last_lines(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.len().saturating_sub(LAST_LINES);
-    lines.get(first..).unwrap_or_default().iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    lines
+        .get(first..)
+        .unwrap_or_default()
+        .iter()
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -29,7 +29,11 @@ use crate::demo::plan::Plan;
 use crate::demo::watch::{Progress, Status};
 use crate::topics;
 
-const INFO: ServiceInfo = ServiceInfo { name: "demo", version: env!("CARGO_PKG_VERSION"), admin_port: 0 };
+const INFO: ServiceInfo = ServiceInfo {
+    name: "demo",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 0,
+};
 
 /// The demo ends with an error when nothing moves for so long.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -55,16 +59,28 @@ impl Settings for Config {
 /// Runs the demo.
 pub fn main(args: DemoArgs) -> ExitCode {
     if args.exit_when_done && args.orders.is_none() && args.count.is_none() {
-        eprintln!("demo: `--exit-when-done` needs `--orders FILE` or `--count N`: made-up orders never end by themselves");
+        eprintln!(
+            "demo: `--exit-when-done` needs `--orders FILE` or `--count N`: made-up orders never end by themselves"
+        );
         return ExitCode::from(64);
     }
     // The demo speaks to a person; what its parts log goes to files.
-    let level = Flag { key: "log.level", value: "warn,rdkafka=off".to_owned(), name: "demo" };
+    let level = Flag {
+        key: "log.level",
+        value: "warn,rdkafka=off".to_owned(),
+        name: "demo",
+    };
     let mut flags = vec![level];
     if let Some(brokers) = &args.brokers {
-        flags.push(Flag { key: "kafka.brokers", value: brokers.clone(), name: "--brokers" });
+        flags.push(Flag {
+            key: "kafka.brokers",
+            value: brokers.clone(),
+            name: "--brokers",
+        });
     }
-    launch(INFO, &CommonArgs::default(), &flags, |config: Config, process| run(args, config, process))
+    launch(INFO, &CommonArgs::default(), &flags, |config: Config, process| {
+        run(args, config, process)
+    })
 }
 
 async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(), Exit> {
@@ -74,7 +90,10 @@ async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(),
         None => Some(start_broker(args.broker_port).await?),
     };
     if let Some(broker) = &broker {
-        config.kafka = KafkaSettings { brokers: broker.address().to_string(), ..KafkaSettings::default() };
+        config.kafka = KafkaSettings {
+            brokers: broker.address().to_string(),
+            ..KafkaSettings::default()
+        };
     }
     admin::connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
     let specs = topics::built_in().map_err(|error| Exit::bug(format!("{error:#}")))?;
@@ -101,10 +120,18 @@ async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(),
 }
 
 async fn start_broker(port: u16) -> Result<Broker, Exit> {
-    let listen = plan::free_port(port)
-        .ok_or_else(|| Exit::unavailable(format!("no free port from {port} on; give another one with `--broker-port`")))?;
-    let options = Options { listen, ..Options::default() };
-    Broker::start(options).await.map_err(|error| Exit::unavailable(format!("the embedded broker: {error}")))
+    let listen = plan::free_port(port).ok_or_else(|| {
+        Exit::unavailable(format!(
+            "no free port from {port} on; give another one with `--broker-port`"
+        ))
+    })?;
+    let options = Options {
+        listen,
+        ..Options::default()
+    };
+    Broker::start(options)
+        .await
+        .map_err(|error| Exit::unavailable(format!("the embedded broker: {error}")))
 }
 
 /// Looks at the groups until everything is done, somebody stops the demo, a service dies or nothing

@@ -32,10 +32,12 @@ pub struct Plan {
 /// The first free loopback port from `wanted` on.
 pub fn free_port(wanted: u16) -> Option<SocketAddr> {
     let ports = wanted..=wanted.saturating_add(PORTS_TRIED);
-    ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).find_map(|address| {
-        // Port 0 finds a free one at once; the listener is closed again for the one who really wants it.
-        TcpListener::bind(address).ok()?.local_addr().ok()
-    })
+    ports
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find_map(|address| {
+            // Port 0 finds a free one at once; the listener is closed again for the one who really wants it.
+            TcpListener::bind(address).ok()?.local_addr().ok()
+        })
 }
 
 impl Plan {
@@ -57,12 +59,26 @@ impl Plan {
         if let Some(file) = &args.orders
             && !file.exists()
         {
-            return Err(Exit::config(format!("`--orders {}`: there is no such file", file.display())));
+            return Err(Exit::config(format!(
+                "`--orders {}`: there is no such file",
+                file.display()
+            )));
         }
-        let page = free_port(args.port)
-            .ok_or_else(|| Exit::unavailable(format!("no free port from {} on; give another one with `--port`", args.port)))?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Ok(Self { folder, page, generation: now.as_secs(), _temporary: temporary })
+        let page = free_port(args.port).ok_or_else(|| {
+            Exit::unavailable(format!(
+                "no free port from {} on; give another one with `--port`",
+                args.port
+            ))
+        })?;
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Ok(Self {
+            folder,
+            page,
+            generation: now.as_secs(),
+            _temporary: temporary,
+        })
     }
 
     /// The document store.
@@ -85,7 +101,10 @@ impl Plan {
                 return Err(children.explain(exit));
             }
             if started.elapsed() > PAGE_LIMIT {
-                return Err(children.explain(Exit::failed(format!("the page at http://{} does not come up", self.page))));
+                return Err(children.explain(Exit::failed(format!(
+                    "the page at http://{} does not come up",
+                    self.page
+                ))));
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
@@ -98,7 +117,11 @@ impl Plan {
     /// Says where to look.
     pub fn greet(&self, kafka: &KafkaSettings, embedded: bool) {
         let brokers = &kafka.brokers;
-        let broker = if embedded { "embedded broker, in memory, for development only" } else { "your Kafka" };
+        let broker = if embedded {
+            "embedded broker, in memory, for development only"
+        } else {
+            "your Kafka"
+        };
         eprintln!("orderflow demo");
         eprintln!("  page    http://{}", self.page);
         eprintln!("  kafka   {brokers} ({broker})");

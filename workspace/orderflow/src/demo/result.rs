@@ -58,8 +58,16 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "orders        {} ({} distinct)", self.orders, self.distinct_orders)?;
-        writeln!(out, "not taken     {} rejected, {} skipped", self.rejected, self.skipped)?;
+        writeln!(
+            out,
+            "orders        {} ({} distinct)",
+            self.orders, self.distinct_orders
+        )?;
+        writeln!(
+            out,
+            "not taken     {} rejected, {} skipped",
+            self.rejected, self.skipped
+        )?;
         writeln!(out, "alerts        {}", self.alerts)?;
         for (status, count) in PaymentStatus::ALL.iter().zip(self.payments) {
             writeln!(out, "{:<14}{count}", status.as_str().to_lowercase())?;
@@ -82,7 +90,12 @@ struct Orders {
 
 impl Orders {
     fn add(&mut self, record: &Record<'_>) {
-        let Some(order) = record.value.and_then(|value| Order::decode(value, Currency::USD).ok()) else { return };
+        let Some(order) = record
+            .value
+            .and_then(|value| Order::decode(value, Currency::USD).ok())
+        else {
+            return;
+        };
         if let Ok(id) = order.id.text().parse::<i64>() {
             self.highest_id = self.highest_id.max(Some(id));
         }
@@ -122,17 +135,29 @@ async fn highest_stored_id(plan: &Plan) -> Result<Option<i64>, Exit> {
     }
     let store = docstore::open(&plan.store()).map_err(|error| Exit::unavailable(error.to_string()))?;
     // The generator counts up, so the newest orders carry the highest ids.
-    let recent = store.recent_orders(1_000).await.map_err(|error| Exit::unavailable(error.to_string()))?;
-    Ok(recent.iter().filter_map(|record| record.order.key.parse::<i64>().ok()).max())
+    let recent = store
+        .recent_orders(1_000)
+        .await
+        .map_err(|error| Exit::unavailable(error.to_string()))?;
+    Ok(recent
+        .iter()
+        .filter_map(|record| record.order.key.parse::<i64>().ok())
+        .max())
 }
 
 /// Counts everything.
-pub async fn count(kafka: &KafkaSettings, topics: &TopicNames, plan: &Plan, seconds: f64) -> Result<Counts, Exit> {
+pub async fn count(
+    kafka: &KafkaSettings,
+    topics: &TopicNames,
+    plan: &Plan,
+    seconds: f64,
+) -> Result<Counts, Exit> {
     let (orders, collected): (u64, Orders) = collect(kafka, &topics.orders, Orders::add).await?;
     let (alerts, ()) = collect(kafka, &topics.fraud_alerts, |(), _| ()).await?;
     let (_, payments): (u64, [u64; 3]) = collect(kafka, &topics.payments, |counts: &mut [u64; 3], record| {
         let payment = record.value.and_then(|value| Payment::decode(value).ok());
-        let position = payment.and_then(|payment| PaymentStatus::ALL.iter().position(|one| *one == payment.status));
+        let position =
+            payment.and_then(|payment| PaymentStatus::ALL.iter().position(|one| *one == payment.status));
         if let Some(count) = position.and_then(|index| counts.get_mut(index)) {
             *count += 1;
         }
@@ -145,7 +170,10 @@ pub async fn count(kafka: &KafkaSettings, topics: &TopicNames, plan: &Plan, seco
         }
     }
     let store = docstore::open(&plan.store()).map_err(|error| Exit::unavailable(error.to_string()))?;
-    let summary = store.summary().await.map_err(|error| Exit::unavailable(error.to_string()))?;
+    let summary = store
+        .summary()
+        .await
+        .map_err(|error| Exit::unavailable(error.to_string()))?;
     let (rejected, skipped) = not_taken(plan);
     Ok(Counts {
         orders,
@@ -156,7 +184,11 @@ pub async fn count(kafka: &KafkaSettings, topics: &TopicNames, plan: &Plan, seco
         payments,
         documents: summary.orders.documents,
         dead_letters,
-        amounts: collected.sums.into_iter().map(|(currency, sum)| (currency.to_string(), major(sum, currency))).collect(),
+        amounts: collected
+            .sums
+            .into_iter()
+            .map(|(currency, sum)| (currency.to_string(), major(sum, currency)))
+            .collect(),
         seconds,
     })
 }
@@ -174,6 +206,12 @@ fn major(sum: i128, currency: Currency) -> String {
     i64::try_from(sum).map_or_else(
         // More than an i64 holds: the sum in minor units, named as such.
         |_| format!("{sum} minor units"),
-        |minor| Money { minor: MinorUnits(minor), currency }.to_string(),
+        |minor| {
+            Money {
+                minor: MinorUnits(minor),
+                currency,
+            }
+            .to_string()
+        },
     )
 }

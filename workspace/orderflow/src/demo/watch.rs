@@ -45,11 +45,17 @@ pub async fn look(kafka: &KafkaSettings, topics: &TopicNames) -> Result<Look, St
     let orders = [topics.orders.clone()];
     let fraud = group_positions(kafka, "fraud-group", &orders).await?;
     let payment = group_positions(kafka, "payments-group", &orders).await?;
-    let all = [topics.orders.clone(), topics.fraud_alerts.clone(), topics.payments.clone()];
+    let all = [
+        topics.orders.clone(),
+        topics.fraud_alerts.clone(),
+        topics.payments.clone(),
+    ];
     let analytics = group_positions(kafka, "analytics-group", &all).await?;
     let count = |topic: &str| -> i64 {
         let of_topic = analytics.iter().filter(|((name, _), _)| name == topic);
-        of_topic.map(|(_, position)| position.end.0 - position.start.0).sum()
+        of_topic
+            .map(|(_, position)| position.end.0 - position.start.0)
+            .sum()
     };
     Ok(Look {
         orders: count(&topics.orders),
@@ -71,7 +77,11 @@ pub struct Progress {
 impl Progress {
     /// Nothing may stand still for longer than `limit`.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, last: Look::default(), moved: Instant::now() }
+        Self {
+            limit,
+            last: Look::default(),
+            moved: Instant::now(),
+        }
     }
 
     /// Whether nothing has moved for too long.

@@ -75,19 +75,25 @@ impl Consumer {
             unsafe { sys::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance)) };
         })?;
         let names: Result<Vec<CString>, _> = topics.iter().map(|name| CString::new(name.as_str())).collect();
-        let topics = names.map_err(|_| StreamError::Config { message: "a topic name contains a zero byte".to_owned() })?;
+        let topics = names.map_err(|_| StreamError::Config {
+            message: "a topic name contains a zero byte".to_owned(),
+        })?;
         // SAFETY: the handle is alive; the queue reference is owned by `Queue`.
         let pointer = unsafe {
             sys::rd_kafka_poll_set_consumer(client.handle);
             sys::rd_kafka_queue_get_consumer(client.handle)
         };
-        Ok(Self { queue: Arc::new(Queue { pointer, client }), topics, brokers: brokers.to_owned(), group: group.to_owned() })
+        Ok(Self {
+            queue: Arc::new(Queue { pointer, client }),
+            topics,
+            brokers: brokers.to_owned(),
+            group: group.to_owned(),
+        })
     }
 
     fn handle(&self) -> *mut sys::rd_kafka_t {
         self.queue.client.handle
     }
-
 
     /// Joins the group.
     pub fn subscribe(&self) -> Result<(), StreamError> {
@@ -144,7 +150,10 @@ impl Source for Consumer {
             messages.push(Message(first));
             let room = most.saturating_sub(1);
             if room > 0 {
-                let spare = messages.as_mut_ptr().add(1).cast::<*mut sys::rd_kafka_message_t>();
+                let spare = messages
+                    .as_mut_ptr()
+                    .add(1)
+                    .cast::<*mut sys::rd_kafka_message_t>();
                 let count = sys::rd_kafka_consume_batch_queue(self.queue.pointer, 0, spare, room);
                 messages.set_len(1 + usize::try_from(count).unwrap_or(0));
             }
@@ -167,7 +176,10 @@ impl Source for Consumer {
                     let name = CStr::from_ptr(sys::rd_kafka_topic_name(raw.rkt));
                     last = (raw.rkt, self.index_of(name)?);
                 }
-                let at = TopicPartition { topic: last.1, partition: Partition(raw.partition) };
+                let at = TopicPartition {
+                    topic: last.1,
+                    partition: Partition(raw.partition),
+                };
                 match raw.err {
                     NO_ERROR => Some(Entry::Record(Record {
                         at,
@@ -192,7 +204,10 @@ impl Source for Consumer {
     fn take_rebalance(&mut self) -> Option<(RebalanceKind, Vec<TopicPartition>)> {
         let rebalance = lock(&self.queue.client.shared.rebalance).take()?;
         let partitions = rebalance.partitions.iter().filter_map(|(topic, partition)| {
-            Some(TopicPartition { topic: self.index_of(topic)?, partition: Partition(*partition) })
+            Some(TopicPartition {
+                topic: self.index_of(topic)?,
+                partition: Partition(*partition),
+            })
         });
         Some((rebalance.kind, partitions.collect()))
     }
@@ -202,7 +217,11 @@ impl Source for Consumer {
         partitions: &[TopicPartition],
         timeout: Duration,
     ) -> Result<HashMap<TopicPartition, Option<Offset>>, StreamError> {
-        let list = self.list(partitions.iter().map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))));
+        let list = self.list(
+            partitions
+                .iter()
+                .map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))),
+        );
         // SAFETY: handle and list are alive; the answer is written into the list.
         let result = unsafe { sys::rd_kafka_committed(self.handle(), list.0, millis(timeout)) };
         checked("reading the committed offsets", result)?;
@@ -210,7 +229,10 @@ impl Source for Consumer {
         for entry in list.entries() {
             checked("reading the committed offsets", entry.error)?;
             if let Some(topic) = self.index_of(&entry.topic) {
-                let at = TopicPartition { topic, partition: Partition(entry.partition) };
+                let at = TopicPartition {
+                    topic,
+                    partition: Partition(entry.partition),
+                };
                 committed.insert(at, (entry.offset >= 0).then_some(Offset(entry.offset)));
             }
         }
@@ -222,14 +244,21 @@ impl Source for Consumer {
         // SAFETY: handle and list are alive; librdkafka copies the list.
         unsafe {
             if self.is_cooperative() {
-                return failed("taking partitions", sys::rd_kafka_incremental_assign(self.handle(), list.0));
+                return failed(
+                    "taking partitions",
+                    sys::rd_kafka_incremental_assign(self.handle(), list.0),
+                );
             }
             checked("taking partitions", sys::rd_kafka_assign(self.handle(), list.0))
         }
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
-        let list = self.list(partitions.iter().map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))));
+        let list = self.list(
+            partitions
+                .iter()
+                .map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))),
+        );
         // SAFETY: handle and list are alive.
         unsafe { unassign(self.handle(), self.is_cooperative(), list.0) }
     }
@@ -239,7 +268,8 @@ impl Source for Consumer {
         let answer = OwnedQueue::new(&self.queue.client);
         // SAFETY: handle, list and queue are alive; the event is ours and is destroyed once.
         unsafe {
-            let asked = sys::rd_kafka_commit_queue(self.handle(), list.0, answer.0, None, std::ptr::null_mut());
+            let asked =
+                sys::rd_kafka_commit_queue(self.handle(), list.0, answer.0, None, std::ptr::null_mut());
             checked(COMMITTING, asked)?;
             let event = sys::rd_kafka_queue_poll(answer.0, millis(timeout));
             if event.is_null() {
@@ -262,22 +292,61 @@ impl Source for Consumer {
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
         let list = self.list(partitions.iter().map(|at| (*at, 0)));
         // SAFETY: handle and list are alive.
-        checked("pausing partitions", unsafe { sys::rd_kafka_pause_partitions(self.handle(), list.0) })
+        checked("pausing partitions", unsafe {
+            sys::rd_kafka_pause_partitions(self.handle(), list.0)
+        })
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
         let list = self.list(partitions.iter().map(|at| (*at, 0)));
         // SAFETY: handle and list are alive.
-        checked("resuming partitions", unsafe { sys::rd_kafka_resume_partitions(self.handle(), list.0) })
+        checked("resuming partitions", unsafe {
+            sys::rd_kafka_resume_partitions(self.handle(), list.0)
+        })
     }
 
-    fn seek(&mut self, partitions: &[(TopicPartition, StartAt)], timeout: Duration) -> Result<(), StreamError> {
+    fn seek(
+        &mut self,
+        partitions: &[(TopicPartition, StartAt)],
+        timeout: Duration,
+    ) -> Result<(), StreamError> {
         let list = self.list(partitions.iter().map(|(at, start)| (*at, number(*start))));
         // SAFETY: handle and list are alive.
         unsafe {
-            failed("seeking", sys::rd_kafka_seek_partitions(self.handle(), list.0, millis(timeout)))?;
+            failed(
+                "seeking",
+                sys::rd_kafka_seek_partitions(self.handle(), list.0, millis(timeout)),
+            )?;
         }
-        list.entries().try_for_each(|entry| checked("seeking", entry.error))
+        list.entries()
+            .try_for_each(|entry| checked("seeking", entry.error))
+    }
+
+    fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, Offset)>, StreamError> {
+        let list = self.list(
+            partitions
+                .iter()
+                .map(|at| (*at, i64::from(sys::RD_KAFKA_OFFSET_INVALID))),
+        );
+        // SAFETY: handle and list are alive; the answer is written into the list.
+        checked("asking for positions", unsafe {
+            sys::rd_kafka_position(self.handle(), list.0)
+        })?;
+        let known = list
+            .entries()
+            .filter(|entry| entry.error == NO_ERROR && entry.offset >= 0);
+        Ok(known
+            .filter_map(|entry| {
+                let topic = self.index_of(&entry.topic)?;
+                Some((
+                    TopicPartition {
+                        topic,
+                        partition: Partition(entry.partition),
+                    },
+                    Offset(entry.offset),
+                ))
+            })
+            .collect())
     }
 
     fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
@@ -285,7 +354,13 @@ impl Source for Consumer {
         let (mut low, mut high) = (-1_i64, -1_i64);
         // SAFETY: handle and topic are alive; this reads what is cached.
         let result = unsafe {
-            sys::rd_kafka_get_watermark_offsets(self.handle(), topic.as_ptr(), at.partition.0, &raw mut low, &raw mut high)
+            sys::rd_kafka_get_watermark_offsets(
+                self.handle(),
+                topic.as_ptr(),
+                at.partition.0,
+                &raw mut low,
+                &raw mut high,
+            )
         };
         (result == NO_ERROR && high >= 0).then_some(Offset(high))
     }
@@ -294,16 +369,18 @@ impl Source for Consumer {
         let queue = Arc::clone(&self.queue);
         queue.client.shared.closing.store(true, Ordering::SeqCst);
         let (done, closed) = std::sync::mpsc::sync_channel(1);
-        let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {
-            // SAFETY: the handle is alive: this thread holds a reference to it.
-            let result = unsafe {
-                answer_rebalance(queue.client.handle, &queue.client.shared);
-                sys::rd_kafka_consumer_close(queue.client.handle)
-            };
-            drop(queue);
-            // The owner has gone on when it no longer waits for the answer.
-            let _answered = done.send(result).is_ok();
-        });
+        let closing = std::thread::Builder::new()
+            .name("kafka-close".to_owned())
+            .spawn(move || {
+                // SAFETY: the handle is alive: this thread holds a reference to it.
+                let result = unsafe {
+                    answer_rebalance(queue.client.handle, &queue.client.shared);
+                    sys::rd_kafka_consumer_close(queue.client.handle)
+                };
+                drop(queue);
+                // The owner has gone on when it no longer waits for the answer.
+                let _answered = done.send(result).is_ok();
+            });
         if closing.is_err() {
             return Err(StreamError::Client {
                 what: "leaving the group".to_owned(),
@@ -403,14 +480,24 @@ impl Consumer {
     /// What the client tells its reader, in our words.
     fn error_of(&self, message: &Message, topic: String) -> StreamError {
         // SAFETY: the message is alive; its error text is a string.
-        let (partition, code, cause) = unsafe {
+        let (partition, offset, code, cause) = unsafe {
             let raw = &*message.0;
-            (raw.partition, RDKafkaErrorCode::from(raw.err), text(sys::rd_kafka_message_errstr(message.0)))
+            let cause = text(sys::rd_kafka_message_errstr(message.0));
+            (
+                raw.partition,
+                Offset(raw.offset),
+                RDKafkaErrorCode::from(raw.err),
+                cause,
+            )
         };
         match code {
-            RDKafkaErrorCode::AutoOffsetReset => {
-                StreamError::LostRange { group: self.group.clone(), topic, partition, cause }
-            }
+            RDKafkaErrorCode::AutoOffsetReset => StreamError::LostRange {
+                group: self.group.clone(),
+                topic,
+                partition,
+                offset,
+                cause,
+            },
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 StreamError::MissingTopic { topic }
             }
@@ -418,9 +505,17 @@ impl Consumer {
                 let what = format!("group `{}` to read topic `{topic}`", self.group);
                 StreamError::Authorization { what, cause }
             }
-            RDKafkaErrorCode::Fatal => StreamError::Client { what: "consuming".to_owned(), cause, retriable: false },
+            RDKafkaErrorCode::Fatal => StreamError::Client {
+                what: "consuming".to_owned(),
+                cause,
+                retriable: false,
+            },
             // What is left passes by itself: the client reconnects, refreshes and goes on.
-            _ => StreamError::Client { what: "consuming".to_owned(), cause, retriable: true },
+            _ => StreamError::Client {
+                what: "consuming".to_owned(),
+                cause,
+                retriable: true,
+            },
         }
     }
 }
@@ -489,23 +584,37 @@ unsafe fn unassign(
     // SAFETY: the caller passes a live handle and list.
     unsafe {
         if cooperative {
-            return failed("giving partitions up", sys::rd_kafka_incremental_unassign(handle, list));
+            return failed(
+                "giving partitions up",
+                sys::rd_kafka_incremental_unassign(handle, list),
+            );
         }
-        checked("giving partitions up", sys::rd_kafka_assign(handle, std::ptr::null()))
+        checked(
+            "giving partitions up",
+            sys::rd_kafka_assign(handle, std::ptr::null()),
+        )
     }
 }
 
 /// Answers a rebalance that nobody will settle any more, because the consumer is being closed.
 unsafe fn answer_rebalance(handle: *mut sys::rd_kafka_t, shared: &Shared) {
-    let Some(rebalance) = lock(&shared.rebalance).take() else { return };
+    let Some(rebalance) = lock(&shared.rebalance).take() else {
+        return;
+    };
     let list = List::new(rebalance.partitions.iter().map(|(topic, partition)| {
-        (topic.as_c_str(), *partition, i64::from(sys::RD_KAFKA_OFFSET_INVALID))
+        (
+            topic.as_c_str(),
+            *partition,
+            i64::from(sys::RD_KAFKA_OFFSET_INVALID),
+        )
     }));
     // SAFETY: the caller passes a live handle.
     let result = unsafe {
         let cooperative = text(sys::rd_kafka_rebalance_protocol(handle)) == "COOPERATIVE";
         match rebalance.kind {
-            RebalanceKind::Assign if cooperative => failed("closing", sys::rd_kafka_incremental_assign(handle, list.0)),
+            RebalanceKind::Assign if cooperative => {
+                failed("closing", sys::rd_kafka_incremental_assign(handle, list.0))
+            }
             RebalanceKind::Assign => checked("closing", sys::rd_kafka_assign(handle, list.0)),
             RebalanceKind::Revoke | RebalanceKind::Lose => unassign(handle, cooperative, list.0),
         }
@@ -562,6 +671,10 @@ unsafe fn failed(what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), St
         let cause = text(sys::rd_kafka_error_string(error));
         let retriable: c_int = sys::rd_kafka_error_is_retriable(error);
         sys::rd_kafka_error_destroy(error);
-        Err(StreamError::Client { what: what.to_owned(), cause: format!("{cause} ({code})"), retriable: retriable != 0 })
+        Err(StreamError::Client {
+            what: what.to_owned(),
+            cause: format!("{cause} ({code})"),
+            retriable: retriable != 0,
+        })
     }
 }

@@ -34,7 +34,9 @@ impl ClientError {
     pub fn is_authentication(&self) -> bool {
         matches!(
             self.code,
-            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::SSL
         )
     }
 
@@ -42,9 +44,15 @@ impl ClientError {
     pub fn into_stream_error(self, brokers: &str) -> StreamError {
         let brokers = brokers.to_owned();
         if self.is_authentication() {
-            return StreamError::Authentication { brokers, cause: self.reason };
+            return StreamError::Authentication {
+                brokers,
+                cause: self.reason,
+            };
         }
-        StreamError::Unreachable { brokers, cause: self.reason }
+        StreamError::Unreachable {
+            brokers,
+            cause: self.reason,
+        }
     }
 }
 
@@ -95,7 +103,9 @@ impl Client {
             let handle = sys::rd_kafka_new(kind, conf, errstr.as_mut_ptr(), errstr.len());
             if handle.is_null() {
                 sys::rd_kafka_conf_destroy(conf);
-                return Err(StreamError::Config { message: text(errstr.as_ptr()) });
+                return Err(StreamError::Config {
+                    message: text(errstr.as_ptr()),
+                });
             }
             Ok(Self { handle, shared })
         }
@@ -114,7 +124,13 @@ impl Client {
         let mut metadata: *const sys::rd_kafka_metadata = std::ptr::null();
         // SAFETY: the handle is alive; on success `metadata` is ours to destroy.
         let code = unsafe {
-            let result = sys::rd_kafka_metadata(self.handle, 0, std::ptr::null_mut(), &raw mut metadata, timeout_ms);
+            let result = sys::rd_kafka_metadata(
+                self.handle,
+                0,
+                std::ptr::null_mut(),
+                &raw mut metadata,
+                timeout_ms,
+            );
             if result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 sys::rd_kafka_metadata_destroy(metadata);
                 return Ok(());
@@ -124,7 +140,10 @@ impl Client {
             RDKafkaErrorCode::from(result)
         };
         let last = self.last_error();
-        let error = last.unwrap_or_else(|| ClientError { code, reason: code.to_string() });
+        let error = last.unwrap_or_else(|| ClientError {
+            code,
+            reason: code.to_string(),
+        });
         Err(error.into_stream_error(brokers))
     }
 }
@@ -142,11 +161,18 @@ impl Drop for Client {
 unsafe fn set_property(conf: *mut sys::rd_kafka_conf_t, key: &str, value: &str) -> Result<(), StreamError> {
     let refused = |message: String| StreamError::Config { message };
     let name = CString::new(key).map_err(|_| refused(format!("`{key}` contains a zero byte")))?;
-    let setting = CString::new(value).map_err(|_| refused(format!("the value of `{key}` contains a zero byte")))?;
+    let setting =
+        CString::new(value).map_err(|_| refused(format!("the value of `{key}` contains a zero byte")))?;
     let mut errstr = [0 as c_char; 512];
     // SAFETY: the caller owns `conf`; all strings end in a zero byte and outlive the call.
     let result = unsafe {
-        sys::rd_kafka_conf_set(conf, name.as_ptr(), setting.as_ptr(), errstr.as_mut_ptr(), errstr.len())
+        sys::rd_kafka_conf_set(
+            conf,
+            name.as_ptr(),
+            setting.as_ptr(),
+            errstr.as_mut_ptr(),
+            errstr.len(),
+        )
     };
     if result == RDKafkaConfRes::RD_KAFKA_CONF_OK {
         return Ok(());
@@ -167,7 +193,12 @@ unsafe fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-unsafe extern "C" fn on_error(_: *mut sys::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
+unsafe extern "C" fn on_error(
+    _: *mut sys::rd_kafka_t,
+    code: c_int,
+    reason: *const c_char,
+    opaque: *mut c_void,
+) {
     // SAFETY: `opaque` is the `Shared` of this client, alive as long as its handle; `reason` is a string.
     let (shared, reason) = unsafe { (&*opaque.cast::<Shared>(), text(reason)) };
     let code = error_code(code);

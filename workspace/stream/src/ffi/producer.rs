@@ -90,7 +90,10 @@ impl Producer {
             // SAFETY: `conf` is alive while this closure runs.
             unsafe { sys::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery)) };
         })?;
-        Ok(Self { client: Arc::new(client), brokers: brokers.to_owned() })
+        Ok(Self {
+            client: Arc::new(client),
+            brokers: brokers.to_owned(),
+        })
     }
 
     /// Checks that the brokers answer and let us in.
@@ -99,35 +102,61 @@ impl Producer {
     }
 
     pub fn topic(&self, name: &str) -> Result<Topic, StreamError> {
-        let refused = || StreamError::Config { message: format!("`{name}` can not be a topic name") };
+        let refused = || StreamError::Config {
+            message: format!("`{name}` can not be a topic name"),
+        };
         let c_name = CString::new(name).map_err(|_| refused())?;
         // SAFETY: handle and name are alive; a null configuration means the client's own.
-        let pointer = unsafe { sys::rd_kafka_topic_new(self.client.handle, c_name.as_ptr(), std::ptr::null_mut()) };
+        let pointer =
+            unsafe { sys::rd_kafka_topic_new(self.client.handle, c_name.as_ptr(), std::ptr::null_mut()) };
         if pointer.is_null() {
             return Err(refused());
         }
-        Ok(Topic(Arc::new(TopicHandle { pointer, _client: Arc::clone(&self.client) })))
+        Ok(Topic(Arc::new(TopicHandle {
+            pointer,
+            _client: Arc::clone(&self.client),
+        })))
     }
 
     /// Queues a record; key, value and headers are copied.
     pub fn produce(&self, record: &Outgoing<'_>, waiting: Option<Waiting>) -> Result<(), ProduceError> {
-        let names: Result<Vec<CString>, _> = record.headers.iter().map(|(name, _)| CString::new(*name)).collect();
+        let names: Result<Vec<CString>, _> = record
+            .headers
+            .iter()
+            .map(|(name, _)| CString::new(*name))
+            .collect();
         let names = names.map_err(|_| ProduceError::Refused {
             code: RDKafkaErrorCode::InvalidArgument,
             message: "a header name contains a zero byte".to_owned(),
         })?;
         // A boxed closure is two words; the box around it makes it one, which fits the message's opaque.
-        let opaque: *mut Waiting = waiting.map_or(std::ptr::null_mut(), |waiting| Box::into_raw(Box::new(waiting)));
+        let opaque: *mut Waiting =
+            waiting.map_or(std::ptr::null_mut(), |waiting| Box::into_raw(Box::new(waiting)));
         let mut values = vec![
-            value(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT, Value { rkt: record.topic.0.pointer }),
+            value(
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT,
+                Value {
+                    rkt: record.topic.0.pointer,
+                },
+            ),
             value(
                 sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION,
-                Value { i32_: record.partition.map_or(-1, |partition| partition.0) },
+                Value {
+                    i32_: record.partition.map_or(-1, |partition| partition.0),
+                },
             ),
-            value(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: sys::RD_KAFKA_MSG_F_COPY }),
+            value(
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS,
+                Value {
+                    i: sys::RD_KAFKA_MSG_F_COPY,
+                },
+            ),
             value(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY, memory(record.key)),
             value(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_VALUE, memory(record.value)),
-            value(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE, Value { ptr: opaque.cast() }),
+            value(
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE,
+                Value { ptr: opaque.cast() },
+            ),
         ];
         for (name, (_, content)) in names.iter().zip(record.headers) {
             values.push(value(
@@ -180,12 +209,17 @@ impl Producer {
         loop {
             let left = deadline.saturating_sub(started.elapsed());
             // SAFETY: the handle is alive.
-            let result = unsafe { sys::rd_kafka_flush(self.client.handle, millis(left.min(Duration::from_millis(500)))) };
+            let result = unsafe {
+                sys::rd_kafka_flush(self.client.handle, millis(left.min(Duration::from_millis(500))))
+            };
             if result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Ok(());
             }
             if left.is_zero() {
-                let cause = self.client.last_error().map_or_else(|| "no answer".to_owned(), |error| error.reason);
+                let cause = self
+                    .client
+                    .last_error()
+                    .map_or_else(|| "no answer".to_owned(), |error| error.reason);
                 return Err(StreamError::Timeout {
                     what: format!("delivering {} records", self.in_flight()),
                     limit_ms: deadline.as_millis(),
@@ -201,9 +235,11 @@ impl Producer {
         let failures = std::mem::take(&mut *lock(&self.client.shared.failures));
         match failures.first {
             None => Ok(()),
-            Some((topic, code, message)) => {
-                Err(StreamError::Delivery { topic, failed: failures.count, cause: format!("{message} ({code})") })
-            }
+            Some((topic, code, message)) => Err(StreamError::Delivery {
+                topic,
+                failed: failures.count,
+                cause: format!("{message} ({code})"),
+            }),
         }
     }
 
@@ -219,7 +255,9 @@ impl Producer {
     }
 
     pub fn last_error(&self) -> Option<StreamError> {
-        self.client.last_error().map(|error| error.into_stream_error(&self.brokers))
+        self.client
+            .last_error()
+            .map(|error| error.into_stream_error(&self.brokers))
     }
 }
 
@@ -238,7 +276,12 @@ fn value(vtype: sys::rd_kafka_vtype_t, u: Value) -> sys::rd_kafka_vu_t {
 
 fn memory(bytes: Option<&[u8]>) -> Value {
     let (ptr, size) = bytes.map_or((std::ptr::null(), 0), |bytes| (bytes.as_ptr(), bytes.len()));
-    Value { mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: ptr.cast_mut().cast(), size } }
+    Value {
+        mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
+            ptr: ptr.cast_mut().cast(),
+            size,
+        },
+    }
 }
 
 unsafe extern "C" fn on_delivery(
@@ -255,9 +298,15 @@ unsafe extern "C" fn on_delivery(
         if !raw._private.is_null() {
             let waiting = *Box::from_raw(raw._private.cast::<Waiting>());
             waiting(if delivered {
-                Ok(Acknowledgement { partition: Partition(raw.partition), offset: Offset(raw.offset) })
+                Ok(Acknowledgement {
+                    partition: Partition(raw.partition),
+                    offset: Offset(raw.offset),
+                })
             } else {
-                Err((RDKafkaErrorCode::from(raw.err), text(sys::rd_kafka_message_errstr(message))))
+                Err((
+                    RDKafkaErrorCode::from(raw.err),
+                    text(sys::rd_kafka_message_errstr(message)),
+                ))
             });
         } else if !delivered {
             let mut failures = lock(&shared.failures);

@@ -30,14 +30,25 @@ impl<H: ConcurrentHandler> Concurrent<H> {
     /// `most` is how many records can be in flight at once: the budget and one batch.
     pub fn new(handler: Arc<H>, runtime: Handle, most: usize) -> Self {
         let (done, finished) = mpsc::channel(most.max(1));
-        Self { handler, runtime, done, finished, in_flight: 0 }
+        Self {
+            handler,
+            runtime,
+            done,
+            finished,
+            in_flight: 0,
+        }
     }
 }
 
 impl<H: ConcurrentHandler> Stage for Concurrent<H> {
     const KEEPS_ENDINGS: bool = true;
 
-    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>) -> Result<(), StreamError> {
+    fn accept(
+        &mut self,
+        ticket: Ticket,
+        record: &Record<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), StreamError> {
         let job = match self.handler.decode(record) {
             Ok(job) => job,
             Err(failure) => {
@@ -99,8 +110,15 @@ impl<H: ConcurrentHandler> Work<H> {
                 Ok(outputs) => return Ok(Ending::outputs(outputs)),
                 Err(failure) => failure,
             };
-            let Failure::Transient { code, retry_after, .. } = &failure else { break failure };
-            let Some(pause) = self.retry.next_pause(attempts, started.elapsed(), *retry_after) else { break failure };
+            let Failure::Transient {
+                code, retry_after, ..
+            } = &failure
+            else {
+                break failure;
+            };
+            let Some(pause) = self.retry.next_pause(attempts, started.elapsed(), *retry_after) else {
+                break failure;
+            };
             self.metrics.retries.with_label_values(&[code.as_ref()]).inc();
             tokio::time::sleep(pause).await;
             attempts += 1;
@@ -109,6 +127,10 @@ impl<H: ConcurrentHandler> Work<H> {
             Failure::Transient { .. } => self.handler.give_up(&self.job, attempts),
             Failure::Poison { .. } | Failure::Fatal { .. } => Vec::new(),
         };
-        Ok(Ending::dead_letter(self.record, cause_of(failure, attempts)?, outputs))
+        Ok(Ending::dead_letter(
+            self.record,
+            cause_of(failure, attempts)?,
+            outputs,
+        ))
     }
 }

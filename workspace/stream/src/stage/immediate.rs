@@ -51,7 +51,10 @@ pub(crate) struct Immediate<H> {
 
 impl<H: Handler> Immediate<H> {
     pub fn new(handler: H) -> Self {
-        Self { handler, buffer: Buffer::default() }
+        Self {
+            handler,
+            buffer: Buffer::default(),
+        }
     }
 
     /// Calls the handler until it succeeds or its attempts are used up.
@@ -65,7 +68,12 @@ impl<H: Handler> Immediate<H> {
                 Err(failure) => failure,
             };
             let spent = started.get_or_insert_with(Instant::now).elapsed();
-            let Failure::Transient { code, retry_after, .. } = &failure else { return Err((failure, attempts)) };
+            let Failure::Transient {
+                code, retry_after, ..
+            } = &failure
+            else {
+                return Err((failure, attempts));
+            };
             let Some(pause) = desk.retry.next_pause(attempts, spent, *retry_after) else {
                 return Err((failure, attempts));
             };
@@ -80,7 +88,12 @@ impl<H: Handler> Immediate<H> {
 impl<H: Handler> Stage for Immediate<H> {
     const KEEPS_ENDINGS: bool = false;
 
-    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>) -> Result<(), StreamError> {
+    fn accept(
+        &mut self,
+        ticket: Ticket,
+        record: &Record<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), StreamError> {
         match self.attempt(record, desk) {
             Ok(()) => {
                 if !self.buffer.outputs.is_empty() {

@@ -43,16 +43,24 @@ impl Ending {
         if outputs.is_empty() {
             return Self::Done;
         }
-        Self::Publish(Box::new(Publication { outputs, dead_letter: None }))
+        Self::Publish(Box::new(Publication {
+            outputs,
+            dead_letter: None,
+        }))
     }
 
     pub fn dead_letter(record: OwnedRecord, cause: Cause, outputs: Vec<OutputRecord>) -> Self {
-        Self::Publish(Box::new(Publication { outputs, dead_letter: Some((record, cause)) }))
+        Self::Publish(Box::new(Publication {
+            outputs,
+            dead_letter: Some((record, cause)),
+        }))
     }
 
     /// Sends what the ending carries into the open unit.
     pub fn publish(&self, at: TopicPartition, offset: Offset, open: &Open) -> Result<(), StreamError> {
-        let Self::Publish(publication) = self else { return Ok(()) };
+        let Self::Publish(publication) = self else {
+            return Ok(());
+        };
         for output in &publication.outputs {
             open.send(at, offset, output.topic, &output.key, &output.value)?;
         }
@@ -79,7 +87,8 @@ pub(crate) trait Stage {
     const KEEPS_ENDINGS: bool;
 
     /// Takes a record in.
-    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>) -> Result<(), StreamError>;
+    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>)
+    -> Result<(), StreamError>;
 
     /// The batch is over: work that goes by batches may start.
     fn batch_is_over(&mut self, desk: &mut Desk<'_>);
@@ -103,12 +112,21 @@ impl RetryPolicy {
     pub fn new(settings: &StreamSettings) -> Self {
         let first = Duration::from_millis(settings.retry_first_ms);
         let deadline = Duration::from_millis(settings.retry_deadline_ms);
-        Self { backoff: Backoff { first, most: deadline }, deadline }
+        Self {
+            backoff: Backoff {
+                first,
+                most: deadline,
+            },
+            deadline,
+        }
     }
 
     /// The pause before the next attempt, or `None` when there is none.
     pub fn next_pause(&self, failed: u32, spent: Duration, asked: Option<Duration>) -> Option<Duration> {
-        let pause = self.backoff.pause(failed, &mut rand::rng()).max(asked.unwrap_or_default());
+        let pause = self
+            .backoff
+            .pause(failed, &mut rand::rng())
+            .max(asked.unwrap_or_default());
         (spent + pause < self.deadline).then_some(pause)
     }
 }
@@ -122,7 +140,11 @@ pub(crate) struct Wake {
 
 impl Wake {
     pub fn new(reader: ReadWaker) -> Self {
-        Self { reader, called: AtomicBool::new(false), stopping: AtomicBool::new(false) }
+        Self {
+            reader,
+            called: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Something is there to collect. Many calls before the pump looks count as one.
@@ -150,10 +172,18 @@ impl Wake {
 /// The code and sentence of a failure that ends a record, or the error that ends the pump.
 pub(crate) fn cause_of(failure: Failure, attempts: u32) -> Result<Cause, StreamError> {
     match failure {
-        Failure::Poison { code, message } => Ok(Cause { code: code.into_owned(), message, attempts }),
+        Failure::Poison { code, message } => Ok(Cause {
+            code: code.into_owned(),
+            message,
+            attempts,
+        }),
         Failure::Transient { code, message, .. } => {
             let message = format!("gave up after {attempts} attempts: {message}");
-            Ok(Cause { code: code.into_owned(), message, attempts })
+            Ok(Cause {
+                code: code.into_owned(),
+                message,
+                attempts,
+            })
         }
         Failure::Fatal { message } => Err(StreamError::Halted { message }),
     }

@@ -19,7 +19,10 @@ use crate::stage::{Desk, Ending, Stage, Wake, cause_of};
 const MOST_ITEMS: usize = 1_000;
 
 /// The pauses while the store is away. It is a declared wait: attempts do not count, nothing is given up.
-const STORE_AWAY: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(10) };
+const STORE_AWAY: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    most: Duration::from_secs(10),
+};
 
 struct Prepared<I> {
     ticket: Ticket,
@@ -42,7 +45,14 @@ pub(crate) struct Store<K: Sink> {
 impl<K: Sink> Store<K> {
     pub fn new(sink: Arc<K>, runtime: Handle) -> Self {
         let (done, written) = mpsc::channel(1);
-        Self { sink, runtime, prepared: Vec::new(), writing: 0, done, written }
+        Self {
+            sink,
+            runtime,
+            prepared: Vec::new(),
+            writing: 0,
+            done,
+            written,
+        }
     }
 
     fn start_write(&mut self, desk: &Desk<'_>) {
@@ -74,7 +84,11 @@ async fn write<K: Sink>(
     let mut failed = 0_u32;
     loop {
         match sink.write(&items).await {
-            Err(Failure::Transient { code, message, retry_after }) => {
+            Err(Failure::Transient {
+                code,
+                message,
+                retry_after,
+            }) => {
                 failed += 1;
                 metrics.retries.with_label_values(&[code.as_ref()]).inc();
                 metrics.set_waiting("store", true);
@@ -82,7 +96,9 @@ async fn write<K: Sink>(
                 if failed.is_power_of_two() {
                     tracing::warn!(attempts = failed, records = items.len(), error = %message, "store does not take documents, trying again");
                 }
-                let pause = STORE_AWAY.pause(failed, &mut rand::rng()).max(retry_after.unwrap_or_default());
+                let pause = STORE_AWAY
+                    .pause(failed, &mut rand::rng())
+                    .max(retry_after.unwrap_or_default());
                 tokio::time::sleep(pause).await;
             }
             result => {
@@ -99,9 +115,18 @@ async fn write<K: Sink>(
 impl<K: Sink> Stage for Store<K> {
     const KEEPS_ENDINGS: bool = true;
 
-    fn accept(&mut self, ticket: Ticket, record: &Record<'_>, desk: &mut Desk<'_>) -> Result<(), StreamError> {
+    fn accept(
+        &mut self,
+        ticket: Ticket,
+        record: &Record<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), StreamError> {
         match self.sink.prepare(record.at.topic, record) {
-            Ok(item) => self.prepared.push(Prepared { ticket, item, record: record.to_owned() }),
+            Ok(item) => self.prepared.push(Prepared {
+                ticket,
+                item,
+                record: record.to_owned(),
+            }),
             Err(failure) => {
                 let ending = Ending::dead_letter(record.to_owned(), cause_of(failure, 1)?, Vec::new());
                 desk.ledger.end(&ticket, ending);
@@ -117,7 +142,9 @@ impl<K: Sink> Stage for Store<K> {
     fn collect(&mut self, desk: &mut Desk<'_>) -> Result<(), StreamError> {
         while let Ok((batch, result)) = self.written.try_recv() {
             self.writing = 0;
-            let refused = result.map_err(|failure| StreamError::Halted { message: failure.to_string() })?;
+            let refused = result.map_err(|failure| StreamError::Halted {
+                message: failure.to_string(),
+            })?;
             let mut endings: Vec<Ending> = batch.iter().map(|_| Ending::Done).collect();
             for (index, failure) in refused {
                 if let (Some(ending), Some(prepared)) = (endings.get_mut(index), batch.get(index)) {
@@ -131,7 +158,8 @@ impl<K: Sink> Stage for Store<K> {
             }
         }
         // What belongs to a former life of its partition need not be written any more.
-        self.prepared.retain(|prepared| desk.ledger.is_current(&prepared.ticket));
+        self.prepared
+            .retain(|prepared| desk.ledger.is_current(&prepared.ticket));
         self.start_write(desk);
         Ok(())
     }
