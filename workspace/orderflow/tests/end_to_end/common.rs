@@ -14,19 +14,27 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The binary, as the demo and an orchestrator start it: `orderflow ARGUMENTS`.
 pub fn orderflow(arguments: &[&str]) -> Launch {
-    arguments.iter().fold(Launch::new(env!("CARGO_BIN_EXE_orderflow")), Launch::arg)
+    arguments
+        .iter()
+        .fold(Launch::new(env!("CARGO_BIN_EXE_orderflow")), Launch::arg)
 }
 
 /// The error that the process ended with, as its last line says it.
 pub fn last_error(ended: &Ended) -> &str {
     let line = ended.stderr.lines().rfind(|line| line.contains(" exit_code="));
-    let error = line.and_then(|line| line.split_once(" error=")).map(|(_, error)| error);
+    let error = line
+        .and_then(|line| line.split_once(" error="))
+        .map(|(_, error)| error);
     error.unwrap_or_else(|| panic!("it ended without an error: {}", ended.stderr))
 }
 
 /// The last line of standard output as JSON.
 pub fn json_of(ended: &Ended) -> Value {
-    let line = ended.stdout.lines().last().unwrap_or_else(|| panic!("no result: {}", ended.stderr));
+    let line = ended
+        .stdout
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("no result: {}", ended.stderr));
     serde_json::from_str(line).unwrap()
 }
 
@@ -72,7 +80,10 @@ impl Pipeline {
     /// Names only: nothing exists yet.
     pub async fn without_topics() -> Self {
         let broker = TestBroker::start().await;
-        let groups = Worker::ALL.into_iter().map(|worker| (worker, broker.name(worker.name()))).collect();
+        let groups = Worker::ALL
+            .into_iter()
+            .map(|worker| (worker, broker.name(worker.name())))
+            .collect();
         Self {
             orders: broker.name("orders"),
             payments: broker.name("payments"),
@@ -97,13 +108,22 @@ impl Pipeline {
 
     pub fn dead_letters(&self, worker: Worker) -> Vec<String> {
         let group = self.group(worker);
-        self.inputs(worker).iter().map(|input| stream::settings::dead_letter_topic(input, group)).collect()
+        self.inputs(worker)
+            .iter()
+            .map(|input| stream::settings::dead_letter_topic(input, group))
+            .collect()
     }
 
     /// Every topic of the pipeline.
     pub fn topics(&self) -> Vec<String> {
-        let dead_letters = Worker::ALL.into_iter().flat_map(|worker| self.dead_letters(worker));
-        [&self.orders, &self.payments, &self.alerts].into_iter().cloned().chain(dead_letters).collect()
+        let dead_letters = Worker::ALL
+            .into_iter()
+            .flat_map(|worker| self.dead_letters(worker));
+        [&self.orders, &self.payments, &self.alerts]
+            .into_iter()
+            .cloned()
+            .chain(dead_letters)
+            .collect()
     }
 
     /// `orderflow ARGUMENTS`, configured by environment only.
@@ -156,7 +176,11 @@ impl Pipeline {
                 Value::String(text) => text.clone(),
                 number => number.to_string(),
             };
-            assert_eq!(record.key.as_deref(), Some(id.as_bytes()), "outputs keep the key of their input");
+            assert_eq!(
+                record.key.as_deref(),
+                Some(id.as_bytes()),
+                "outputs keep the key of their input"
+            );
             found.entry(id).or_default().push(value);
         }
         found
@@ -164,7 +188,12 @@ impl Pipeline {
 
     /// Records that the group has committed in the topic `orders`.
     pub async fn committed_orders(&self, worker: Worker) -> i64 {
-        self.broker.observer().committed(self.group(worker), &self.orders).await.values().sum()
+        self.broker
+            .observer()
+            .committed(self.group(worker), &self.orders)
+            .await
+            .values()
+            .sum()
     }
 
     /// Waits until the group has ended every record of a topic.
@@ -176,9 +205,18 @@ impl Pipeline {
             let behind: Vec<String> = ends
                 .iter()
                 .filter(|(partition, end)| **end != committed.get(*partition).copied().unwrap_or(0))
-                .map(|(partition, end)| format!("{topic}[{partition}] ends at {end}, committed {:?}", committed.get(partition)))
+                .map(|(partition, end)| {
+                    format!(
+                        "{topic}[{partition}] ends at {end}, committed {:?}",
+                        committed.get(partition)
+                    )
+                })
                 .collect();
-            if behind.is_empty() { Ok(()) } else { Err(format!("{worker:?}: {}", behind.join(", "))) }
+            if behind.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{worker:?}: {}", behind.join(", ")))
+            }
         })
         .await;
     }

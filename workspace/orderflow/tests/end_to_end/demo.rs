@@ -49,18 +49,34 @@ async fn the_counts_of_a_run_agree_with_the_documents_and_a_second_run_goes_on_a
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let run = |count: &'static str| {
-        demo(&["--exit-when-done", "--json", "--count", count]).arg("--data").arg(&data).run(2 * DEADLINE)
+        demo(&["--exit-when-done", "--json", "--count", count])
+            .arg("--data")
+            .arg(&data)
+            .run(2 * DEADLINE)
     };
     let first = succeeded(&run("300").await);
-    for (field, wanted) in [("orders", 300), ("distinct_orders", 300), ("documents", 300), ("rejected", 0), ("skipped", 0), ("dead_letters", 0)] {
+    for (field, wanted) in [
+        ("orders", 300),
+        ("distinct_orders", 300),
+        ("documents", 300),
+        ("rejected", 0),
+        ("skipped", 0),
+        ("dead_letters", 0),
+    ] {
         assert_eq!(first[field], json!(wanted), "{field} in {first}");
     }
-    assert_eq!(first["payments"], json!({"PAID": 300, "DECLINED": 0, "FAILED": 0}));
+    assert_eq!(
+        first["payments"],
+        json!({"PAID": 300, "DECLINED": 0, "FAILED": 0})
+    );
     assert!(first["seconds"].as_f64().unwrap() > 0.0);
     let stored = documents(&data).await;
     assert_eq!((stored.orders.documents, stored.payments.documents), (300, 300));
     assert_eq!(stored.alerts.documents, number(&first["alerts"]));
-    assert!(stored.alerts.documents > 0, "the generator makes suspicious orders too");
+    assert!(
+        stored.alerts.documents > 0,
+        "the generator makes suspicious orders too"
+    );
     // The sums were made of records, those of the store of documents: two ways to the same amount.
     let amounts = first["amounts"].as_object().unwrap();
     assert_eq!(amounts.len(), stored.orders.amounts_minor.len());
@@ -70,12 +86,19 @@ async fn the_counts_of_a_run_agree_with_the_documents_and_a_second_run_goes_on_a
     }
 
     let second = succeeded(&run("100").await);
-    assert_eq!((&second["orders"], &second["payments"]["PAID"]), (&json!(100), &json!(100)), "a new embedded broker");
+    assert_eq!(
+        (&second["orders"], &second["payments"]["PAID"]),
+        (&json!(100), &json!(100)),
+        "a new embedded broker"
+    );
     assert_eq!(second["documents"], json!(400), "the documents of both runs");
     let store = store_at(&data.join("orderflow.db"));
     for id in 1..=400 {
         let record = store.order(&id.to_string()).await.unwrap();
-        assert!(record.is_some_and(|record| record.payment.is_some()), "order {id}");
+        assert!(
+            record.is_some_and(|record| record.payment.is_some()),
+            "order {id}"
+        );
     }
 }
 
@@ -94,7 +117,11 @@ async fn a_dead_letter_ends_a_run_with_1_unless_it_is_allowed() {
     let failed = of("FAILED");
     assert!(failed > 0 && of("DECLINED") > 0, "{counts}");
     assert_eq!(of("PAID") + of("DECLINED") + failed, 50, "{counts}");
-    assert_eq!(counts["dead_letters"], json!(failed), "what was given up, and nothing else");
+    assert_eq!(
+        counts["dead_letters"],
+        json!(failed),
+        "what was given up, and nothing else"
+    );
     assert_eq!(counts["documents"], json!(50));
 
     assert_eq!(refused.code(), Some(1), "{}", refused.stderr);
@@ -112,11 +139,24 @@ async fn a_run_on_a_kafka_of_its_own_leaves_its_records_there_and_the_next_one_g
     // The demo's topics have fixed names, so it gets a broker for itself, which it can not know is embedded.
     let broker = TestBroker::embedded(devbroker::Options::default()).await;
     let run = |count: &'static str| {
-        orderflow(&["demo", "--port", "0", "--exit-when-done", "--json", "--count", count, "--brokers", broker.address()])
-            .run(2 * DEADLINE)
+        orderflow(&[
+            "demo",
+            "--port",
+            "0",
+            "--exit-when-done",
+            "--json",
+            "--count",
+            count,
+            "--brokers",
+            broker.address(),
+        ])
+        .run(2 * DEADLINE)
     };
     let first = succeeded(&run("100").await);
-    assert_eq!((&first["orders"], &first["documents"], &first["payments"]["PAID"]), (&json!(100), &json!(100), &json!(100)));
+    assert_eq!(
+        (&first["orders"], &first["documents"], &first["payments"]["PAID"]),
+        (&json!(100), &json!(100), &json!(100))
+    );
     let second = succeeded(&run("50").await);
     let observer = broker.observer();
     let kept = |topic: &'static str| {
@@ -124,8 +164,16 @@ async fn a_run_on_a_kafka_of_its_own_leaves_its_records_there_and_the_next_one_g
         async move { observer.end_offsets(topic).await.values().sum::<i64>() }
     };
     assert_eq!((kept("orders").await, kept("payments").await), (150, 150));
-    assert_eq!(second["orders"], json!(150), "what is in the topic, whoever wrote it");
-    assert_eq!(second["distinct_orders"], json!(150), "the ids go on after the highest one in the topic");
+    assert_eq!(
+        second["orders"],
+        json!(150),
+        "what is in the topic, whoever wrote it"
+    );
+    assert_eq!(
+        second["distinct_orders"],
+        json!(150),
+        "the ids go on after the highest one in the topic"
+    );
     assert_eq!(second["alerts"], json!(kept("fraud-alerts").await));
 }
 
@@ -147,12 +195,20 @@ type Descendant = (u32, String);
 #[cfg(target_os = "linux")]
 fn stat(id: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    Some(text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
+    Some(
+        text.rsplit_once(") ")?
+            .1
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 #[cfg(target_os = "linux")]
 fn children_of(parent: u32) -> Vec<Descendant> {
-    let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let ids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     ids.filter_map(|id: u32| {
         let fields = stat(id)?;
         (fields[1] == parent.to_string()).then(|| (id, fields[19].clone()))
@@ -172,9 +228,17 @@ async fn have_ended(children: &[Descendant], deadline: Duration) {
         let alive: Vec<String> = children
             .iter()
             .filter(|child| is_alive(child))
-            .map(|(id, _)| std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default().replace('\0', " "))
+            .map(|(id, _)| {
+                std::fs::read_to_string(format!("/proc/{id}/cmdline"))
+                    .unwrap_or_default()
+                    .replace('\0', " ")
+            })
             .collect();
-        if alive.is_empty() { Ok(()) } else { Err(format!("still running: {}", alive.join("; "))) }
+        if alive.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("still running: {}", alive.join("; ")))
+        }
     })
     .await;
 }
@@ -182,25 +246,45 @@ async fn have_ended(children: &[Descendant], deadline: Duration) {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stays_up_on_the_next_free_ports_and_leaves_nothing_behind_when_it_is_told_to_stop() {
-    let busy = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+    let busy = [
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+    ];
     let [page_port, broker_port] = [&busy[0], &busy[1]].map(|listener| listener.local_addr().unwrap().port());
     let temporary = tempfile::tempdir().unwrap();
     let running = orderflow(&["demo", "--rate", "100"])
-        .args(&["--port", &page_port.to_string(), "--broker-port", &broker_port.to_string()])
+        .args(&[
+            "--port",
+            &page_port.to_string(),
+            "--broker-port",
+            &broker_port.to_string(),
+        ])
         .env("TMPDIR", temporary.path())
         .start();
     let page = greeted(&running, "  page ").await;
     let kafka = greeted(&running, "  kafka ").await;
-    running.wait_for_line(&format!("kcat -b {kafka} -C -t payments"), DEADLINE).await;
+    running
+        .wait_for_line(&format!("kcat -b {kafka} -C -t payments"), DEADLINE)
+        .await;
     let port = |address: &str| address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
-    assert!((1..=100).contains(&(i32::from(port(&page)) - i32::from(page_port))), "{page}, {page_port} was busy");
-    assert!((1..=100).contains(&(i32::from(port(&kafka)) - i32::from(broker_port))), "{kafka}, {broker_port} was busy");
+    assert!(
+        (1..=100).contains(&(i32::from(port(&page)) - i32::from(page_port))),
+        "{page}, {page_port} was busy"
+    );
+    assert!(
+        (1..=100).contains(&(i32::from(port(&kafka)) - i32::from(broker_port))),
+        "{kafka}, {broker_port} was busy"
+    );
 
     let orders = eventually(DEADLINE, || async {
         let (status, body) = get(&format!("{page}/api/analytics?limit=10")).await?;
         let answer: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
         let orders = answer["orders"].as_array().cloned().unwrap_or_default();
-        if status == 200 && orders.len() == 10 { Ok(orders) } else { Err(format!("{status}: {body}")) }
+        if status == 200 && orders.len() == 10 {
+            Ok(orders)
+        } else {
+            Err(format!("{status}: {body}"))
+        }
     })
     .await;
     let ids: Vec<u64> = orders.iter().map(|order| number(&order["order_id"])).collect();
@@ -216,7 +300,10 @@ async fn it_stays_up_on_the_next_free_ports_and_leaves_nothing_behind_when_it_is
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     let alive: Vec<_> = children.iter().filter(|child| is_alive(child)).collect();
     assert!(alive.is_empty(), "left behind: {alive:?}");
-    let left: Vec<PathBuf> = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let left: Vec<PathBuf> = std::fs::read_dir(temporary.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(left, [PathBuf::new(); 0], "the temporary folder is removed");
 }
 
@@ -237,8 +324,14 @@ async fn its_children_end_when_it_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn online_retail_gives_the_published_counts() {
-    let Some(file) = data_file("online-retail.csv.zst") else { return };
-    let ended = demo(&["--exit-when-done", "--json"]).arg("--orders").arg(&file).run(3 * DEADLINE).await;
+    let Some(file) = data_file("online-retail.csv.zst") else {
+        return;
+    };
+    let ended = demo(&["--exit-when-done", "--json"])
+        .arg("--orders")
+        .arg(&file)
+        .run(3 * DEADLINE)
+        .await;
     let mut counts = succeeded(&ended);
     counts.as_object_mut().unwrap().remove("seconds");
     assert_eq!(

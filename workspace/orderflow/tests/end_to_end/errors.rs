@@ -17,7 +17,11 @@ async fn refused(launch: Launch, code: i32) -> Ended {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_key_names_the_nearest_one_as_it_would_be_written() {
-    let ended = refused(orderflow(&["run", "fraud"]).env("ORDERFLOW__STREAM__BATCH_RECORD", "5"), 64).await;
+    let ended = refused(
+        orderflow(&["run", "fraud"]).env("ORDERFLOW__STREAM__BATCH_RECORD", "5"),
+        64,
+    )
+    .await;
     assert_eq!(
         ended.stderr,
         "fraud: configuration refused, 1 problem:\n  \
@@ -41,7 +45,11 @@ async fn five_mistakes_in_a_file_are_listed_at_once_with_their_places() {
     let file = folder.path().join("orderflow.toml");
     let text = "[kafka]\nbrokers = \"localhost\"\n[fraud]\nlimit = \"-1\"\ngruop = \"fraud\"\n[stream]\npumps = \"two\"\n[stroe]\n";
     std::fs::write(&file, text).unwrap();
-    let ended = refused(orderflow(&["run", "fraud", "--check-config", "--config"]).arg(&file), 64).await;
+    let ended = refused(
+        orderflow(&["run", "fraud", "--check-config", "--config"]).arg(&file),
+        64,
+    )
+    .await;
     assert_eq!(ended.stdout, "");
     assert_eq!(
         ended.stderr.replace(&format!("{}/", folder.path().display()), ""),
@@ -82,14 +90,22 @@ async fn a_certificate_file_that_is_missing_is_named_with_its_key() {
         .env("ORDERFLOW__KAFKA__SECURITY_PROTOCOL", "SSL")
         .env("ORDERFLOW__KAFKA__CA_FILE", "/nowhere/ca.pem");
     let ended = refused(launch, 64).await;
-    assert!(ended.stderr.contains("kafka.ca_file") && ended.stderr.contains("/nowhere/ca.pem"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("kafka.ca_file") && ended.stderr.contains("/nowhere/ca.pem"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_port_names_the_key_and_another_way() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap().to_string();
-    let admin = refused(orderflow(&["run", "fraud"]).env("ORDERFLOW__ADMIN__LISTEN", &address), 69).await;
+    let admin = refused(
+        orderflow(&["run", "fraud"]).env("ORDERFLOW__ADMIN__LISTEN", &address),
+        69,
+    )
+    .await;
     assert_eq!(
         last_error(&admin),
         format!(
@@ -99,11 +115,16 @@ async fn a_busy_port_names_the_key_and_another_way() {
     );
     let folder = tempfile::tempdir().unwrap();
     let report = orderflow(&["run", "report"])
-        .env("ORDERFLOW__STORE__SQLITE__PATH", folder.path().join("orderflow.db"))
+        .env(
+            "ORDERFLOW__STORE__SQLITE__PATH",
+            folder.path().join("orderflow.db"),
+        )
         .env("ORDERFLOW__REPORT__LISTEN", &address);
     let report = refused(report, 69).await;
     assert_eq!(
-        last_error(&report).replace(" (os error 98)", "").replace(" (os error 48)", ""),
+        last_error(&report)
+            .replace(" (os error 98)", "")
+            .replace(" (os error 48)", ""),
         format!(
             "can not listen on `{address}`: Address already in use: stop what uses it, or set `report.listen` \
              (ORDERFLOW__REPORT__LISTEN) to another address or port"
@@ -116,15 +137,25 @@ async fn a_demo_that_finds_no_free_port_names_the_option() {
     // The last port has no next one. Where another process holds it, it is as busy.
     let _holder = TcpListener::bind("127.0.0.1:65535");
     let page = refused(orderflow(&["demo", "--port", "65535"]), 69).await;
-    assert_eq!(last_error(&page), "no free port from 65535 on; give another one with `--port`");
+    assert_eq!(
+        last_error(&page),
+        "no free port from 65535 on; give another one with `--port`"
+    );
     let broker = refused(orderflow(&["demo", "--port", "0", "--broker-port", "65535"]), 69).await;
-    assert_eq!(last_error(&broker), "no free port from 65535 on; give another one with `--broker-port`");
+    assert_eq!(
+        last_error(&broker),
+        "no free port from 65535 on; give another one with `--broker-port`"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_is_given_up_after_its_time_with_the_variable_to_check() {
     // Nobody listens on port 1. The limit of 30 s is not configurable, so all wait at once.
-    let away = |arguments: &[&str]| orderflow(arguments).env("KAFKA_BROKERS", "127.0.0.1:1").run(DEADLINE);
+    let away = |arguments: &[&str]| {
+        orderflow(arguments)
+            .env("KAFKA_BROKERS", "127.0.0.1:1")
+            .run(DEADLINE)
+    };
     let ends = tokio::join!(
         away(&["run", "fraud"]),
         away(&["topics", "apply"]),
@@ -160,7 +191,11 @@ async fn a_worker_waits_for_topics_that_are_missing_and_its_line_names_the_comma
     let pipeline = Pipeline::without_topics().await;
     let running = pipeline.worker(Worker::Fraud).start();
     let line = running.wait_for_line("waiting for topics", DEADLINE).await;
-    let missing = [vec![pipeline.orders.clone(), pipeline.alerts.clone()], pipeline.dead_letters(Worker::Fraud)].concat();
+    let missing = [
+        vec![pipeline.orders.clone(), pipeline.alerts.clone()],
+        pipeline.dead_letters(Worker::Fraud),
+    ]
+    .concat();
     let told = line.split_once("waiting for").unwrap().1;
     assert_eq!(
         told,
@@ -170,15 +205,31 @@ async fn a_worker_waits_for_topics_that_are_missing_and_its_line_names_the_comma
         )
     );
     let file = pipeline.file("topics.toml", topics_file(&pipeline.topics(), 2).as_bytes());
-    let apply = || pipeline.launch(&["topics", "apply", "--file"]).arg(&file).run(DEADLINE);
+    let apply = || {
+        pipeline
+            .launch(&["topics", "apply", "--file"])
+            .arg(&file)
+            .run(DEADLINE)
+    };
     let applied = apply().await;
     assert_eq!(applied.code(), Some(0), "{}", applied.stderr);
-    assert_eq!(applied.stdout.lines().filter(|line| line.starts_with("created  ")).count(), pipeline.topics().len());
+    assert_eq!(
+        applied
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("created  "))
+            .count(),
+        pipeline.topics().len()
+    );
     running.wait_ready(DEADLINE).await;
 
     let again = apply().await;
     assert_eq!(again.code(), Some(0), "{}", again.stderr);
-    assert!(again.stdout.lines().all(|line| line.starts_with("exists   ")), "{}", again.stdout);
+    assert!(
+        again.stdout.lines().all(|line| line.starts_with("exists   ")),
+        "{}",
+        again.stdout
+    );
     running.terminate();
     let ended = running.wait(DEADLINE).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
@@ -219,9 +270,15 @@ async fn a_file_that_is_missing_is_named_before_kafka_is_asked_for() {
     let demo = refused(away(&["demo", "--orders", "nothing.csv"]), 64).await;
     assert_eq!(last_error(&demo), "`--orders nothing.csv`: there is no such file");
     let replay = refused(away(&["run", "producer", "replay", "nothing.csv"]), 64).await;
-    assert_eq!(last_error(&replay), "`nothing.csv` can not be read: No such file or directory (os error 2)");
+    assert_eq!(
+        last_error(&replay),
+        "`nothing.csv` can not be read: No such file or directory (os error 2)"
+    );
     let topics = refused(away(&["topics", "apply", "--file", "nothing.toml"]), 64).await;
-    assert_eq!(last_error(&topics), "reading `nothing.toml`: No such file or directory (os error 2)");
+    assert_eq!(
+        last_error(&topics),
+        "reading `nothing.toml`: No such file or directory (os error 2)"
+    );
     let config = refused(away(&["run", "fraud", "--config", "nothing.toml"]), 64).await;
     assert_eq!(
         config.stderr,
@@ -234,20 +291,35 @@ async fn a_file_that_is_missing_is_named_before_kafka_is_asked_for() {
 async fn a_store_that_can_not_be_used_names_the_path_the_key_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let occupied = folder.path().join("occupied");
-    std::fs::write(&occupied, "this is not a database, and not a folder either; it is long enough to be read as one ".repeat(20)).unwrap();
+    std::fs::write(
+        &occupied,
+        "this is not a database, and not a folder either; it is long enough to be read as one ".repeat(20),
+    )
+    .unwrap();
     for service in ["analytics", "report"] {
         let run = |path: &Path| orderflow(&["run", service]).env("ORDERFLOW__STORE__SQLITE__PATH", path);
         let no_folder = refused(run(&occupied.join("orderflow.db")), 69).await;
         let error = last_error(&no_folder);
-        assert!(error.starts_with(&format!("can not make the folder `{}`: ", occupied.display())), "{error}");
         assert!(
-            error.ends_with(": make it and allow this user to write in it, or set `store.sqlite.path` to another place"),
+            error.starts_with(&format!("can not make the folder `{}`: ", occupied.display())),
+            "{error}"
+        );
+        assert!(
+            error.ends_with(
+                ": make it and allow this user to write in it, or set `store.sqlite.path` to another place"
+            ),
             "{error}"
         );
         let no_database = refused(run(&occupied), 69).await;
         let error = last_error(&no_database);
-        assert!(error.starts_with(&format!("`{}` is not an SQLite database: ", occupied.display())), "{error}");
-        assert!(error.contains("set `store.sqlite.path` to another file, or move this one away"), "{error}");
+        assert!(
+            error.starts_with(&format!("`{}` is not an SQLite database: ", occupied.display())),
+            "{error}"
+        );
+        assert!(
+            error.contains("set `store.sqlite.path` to another file, or move this one away"),
+            "{error}"
+        );
     }
 }
 
@@ -271,7 +343,10 @@ impl KafkaWithPasswords {
             .arg(folder.path().join("kafka"))
             .run(3 * DEADLINE)
             .await;
-        let brokers = started.stdout.lines().find_map(|line| line.strip_prefix("KAFKA_BROKERS="));
+        let brokers = started
+            .stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("KAFKA_BROKERS="));
         let brokers = brokers.unwrap_or_else(|| panic!("{}", started.stderr)).to_owned();
         Self { folder, brokers }
     }
@@ -287,7 +362,11 @@ impl KafkaWithPasswords {
 
 impl Drop for KafkaWithPasswords {
     fn drop(&mut self) {
-        let stop = std::process::Command::new(SCRIPT).arg("stop").arg("--dir").arg(self.folder.path().join("kafka")).output();
+        let stop = std::process::Command::new(SCRIPT)
+            .arg("stop")
+            .arg("--dir")
+            .arg(self.folder.path().join("kafka"))
+            .output();
         // A failure here would hide the one of the test.
         let _stopped = stop.is_ok();
     }
@@ -303,9 +382,16 @@ async fn a_wrong_password_is_told_at_once_and_a_right_without_is_told_with_what_
     let kafka = KafkaWithPasswords::start().await;
     let started = std::time::Instant::now();
     let wrong = refused(kafka.as_user(&["run", "fraud"], "app", "not-the-password"), 69).await;
-    assert!(started.elapsed() < Duration::from_secs(15), "told after {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "told after {:?}",
+        started.elapsed()
+    );
     let error = last_error(&wrong);
-    assert!(error.starts_with(&format!("Kafka at `{}` refuses the credentials: ", kafka.brokers)), "{error}");
+    assert!(
+        error.starts_with(&format!("Kafka at `{}` refuses the credentials: ", kafka.brokers)),
+        "{error}"
+    );
     assert!(
         error.ends_with("; check `kafka.api_key` and `kafka.api_secret` (KAFKA_API_KEY, KAFKA_API_SECRET)"),
         "{error}"
@@ -314,8 +400,17 @@ async fn a_wrong_password_is_told_at_once_and_a_right_without_is_told_with_what_
 
     let forbidden = refused(kafka.as_user(&["topics", "apply"], "eve", "eve-secret"), 69).await;
     let error = last_error(&forbidden);
-    assert!(error.starts_with("Kafka does not allow creating topic"), "{error}");
-    assert!(error.contains("grant it to the principal of this service"), "{error}");
-    let allowed = kafka.as_user(&["topics", "apply"], "admin", "admin-secret").run(DEADLINE).await;
+    assert!(
+        error.starts_with("Kafka does not allow creating topic"),
+        "{error}"
+    );
+    assert!(
+        error.contains("grant it to the principal of this service"),
+        "{error}"
+    );
+    let allowed = kafka
+        .as_user(&["topics", "apply"], "admin", "admin-secret")
+        .run(DEADLINE)
+        .await;
     assert_eq!(allowed.code(), Some(0), "{}", allowed.stderr);
 }

@@ -6,7 +6,10 @@ use testkit::Running;
 use crate::common::{DEADLINE, Pipeline, Worker, json_of};
 
 async fn start_all(pipeline: &Pipeline) -> Vec<Running> {
-    let running: Vec<Running> = Worker::ALL.into_iter().map(|worker| pipeline.worker(worker).start()).collect();
+    let running: Vec<Running> = Worker::ALL
+        .into_iter()
+        .map(|worker| pipeline.worker(worker).start())
+        .collect();
     for worker in &running {
         worker.wait_ready(DEADLINE).await;
     }
@@ -56,12 +59,20 @@ async fn each_line_of_a_bad_file_is_taken_or_reported_with_its_number_and_nothin
     let running = start_all(&pipeline).await;
     let file = pipeline.file("mixed.ndjson", &mixed_file());
     let report_file = pipeline.folder.path().join("report.json");
-    let replayed = pipeline.replay(&file).arg("--report-file").arg(&report_file).run(DEADLINE).await;
+    let replayed = pipeline
+        .replay(&file)
+        .arg("--report-file")
+        .arg(&report_file)
+        .run(DEADLINE)
+        .await;
     assert_eq!(replayed.code(), Some(0), "{}", replayed.stderr);
     pipeline.settled().await;
 
     let report = json_of(&replayed);
-    assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(&report_file).unwrap()).unwrap(), report);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&std::fs::read(&report_file).unwrap()).unwrap(),
+        report
+    );
     assert_eq!(report["sent"], json!(9));
     assert_eq!(report["acknowledged"], json!(9));
     assert_eq!(report["rejected"], json!(6));
@@ -75,38 +86,77 @@ async fn each_line_of_a_bad_file_is_taken_or_reported_with_its_number_and_nothin
         (9, "amount_too_precise", "`amount` is `10.123`"),
         (10, "amount_too_precise", "`amount` is `1.5`"),
         (12, "too_large", "10000000 bytes"),
-        (13, "amount_not_positive", "`amount` is `-3.10`, must be more than 0"),
+        (
+            13,
+            "amount_not_positive",
+            "`amount` is `-3.10`, must be more than 0",
+        ),
     ] {
         let start = format!("{}:{line}: rejected ({code}): ", file.display());
         let told = replayed.stderr.lines().find(|text| text.contains(&start));
-        assert!(told.is_some_and(|text| text.contains(named)), "{start}{named} is missing in\n{}", replayed.stderr);
+        assert!(
+            told.is_some_and(|text| text.contains(named)),
+            "{start}{named} is missing in\n{}",
+            replayed.stderr
+        );
     }
 
     let taken = ["1", "15", "16", "2", "3", "4", "5", "6"];
     let orders = pipeline.by_order(&pipeline.orders, "order_id").await;
     assert_eq!(orders.keys().collect::<Vec<_>>(), taken);
-    assert_eq!(orders["6"].len(), 2, "intake does not remember ids, the workers do");
+    assert_eq!(
+        orders["6"].len(),
+        2,
+        "intake does not remember ids, the workers do"
+    );
 
     let alerts = pipeline.by_order(&pipeline.alerts, "orderId").await;
-    assert_eq!(alerts.keys().collect::<Vec<_>>(), ["6"], "more than 300 and neither US nor CA");
+    assert_eq!(
+        alerts.keys().collect::<Vec<_>>(),
+        ["6"],
+        "more than 300 and neither US nor CA"
+    );
     assert_eq!(alerts["6"].len(), 1);
     let alert = &alerts["6"][0];
     assert!(alert["riskScore"].as_u64().unwrap() >= 25, "{alert}");
-    assert_eq!((&alert["amount"], &alert["currency"], &alert["country"]), (&json!(300.01), &json!("USD"), &json!("FR")));
+    assert_eq!(
+        (&alert["amount"], &alert["currency"], &alert["country"]),
+        (&json!(300.01), &json!("USD"), &json!("FR"))
+    );
 
     let payments = pipeline.by_order(&pipeline.payments, "order_id").await;
     assert_eq!(payments.keys().collect::<Vec<_>>(), taken);
-    assert!(payments.values().flatten().all(|payment| payment["status"] == "PAID"), "{payments:?}");
+    assert!(
+        payments
+            .values()
+            .flatten()
+            .all(|payment| payment["status"] == "PAID"),
+        "{payments:?}"
+    );
     assert_eq!(payments["15"][0]["amount"], json!(12.345));
-    let repeated: Vec<&Value> = payments["6"].iter().map(|payment| &payment["payment_id"]).collect();
+    let repeated: Vec<&Value> = payments["6"]
+        .iter()
+        .map(|payment| &payment["payment_id"])
+        .collect();
     assert_eq!(repeated.len(), 2);
     assert_eq!(repeated[0], repeated[1]);
 
     let store = pipeline.store();
     let summary = store.summary().await.unwrap();
-    assert_eq!((summary.orders.documents, summary.payments.documents, summary.alerts.documents), (8, 8, 1));
+    assert_eq!(
+        (
+            summary.orders.documents,
+            summary.payments.documents,
+            summary.alerts.documents
+        ),
+        (8, 8, 1)
+    );
     let repeated: Value = serde_json::from_str(&store.order("6").await.unwrap().unwrap().order.body).unwrap();
-    assert_eq!((&repeated["amount"], &repeated["country"]), (&json!(300.01), &json!("FR")), "the first one stands");
+    assert_eq!(
+        (&repeated["amount"], &repeated["country"]),
+        (&json!(300.01), &json!("FR")),
+        "the first one stands"
+    );
     assert!(store.order("8").await.unwrap().is_none());
 
     for worker in Worker::ALL {
@@ -122,10 +172,17 @@ async fn what_a_foreign_producer_writes_wrongly_becomes_a_dead_letter_of_each_gr
     let pipeline = Pipeline::new(1).await;
     let observer = pipeline.broker.observer();
     // Nobody listens yet: an order before and one behind the bad ones show that both are passed by nobody.
-    let large = format!(r#"{{"order_id":4,"amount":5,"country":"FR","note":"{}"}}"#, "x".repeat(300 * 1024));
+    let large = format!(
+        r#"{{"order_id":4,"amount":5,"country":"FR","note":"{}"}}"#,
+        "x".repeat(300 * 1024)
+    );
     let bad: [(&[u8], &[u8], &str); 3] = [
         (b"broken", b"\xff\x00 garbage", "invalid_utf8"),
-        (b"3", br#"{"order_id":3,"amount":1.999,"country":"FR"}"#, "amount_too_precise"),
+        (
+            b"3",
+            br#"{"order_id":3,"amount":1.999,"country":"FR"}"#,
+            "amount_too_precise",
+        ),
         (b"4", large.as_bytes(), "too_large"),
     ];
     let (first, last) = (order(1, "5", "FR"), order(5, "5", "FR"));
@@ -142,7 +199,10 @@ async fn what_a_foreign_producer_writes_wrongly_becomes_a_dead_letter_of_each_gr
         assert_eq!(letters.len(), bad.len(), "{topic}");
         for (index, (letter, (key, value, code))) in letters.iter().zip(bad).enumerate() {
             assert_eq!(letter.key.as_deref(), Some(key));
-            assert!(letter.value.as_deref() == Some(value), "the bytes of `{code}` were changed");
+            assert!(
+                letter.value.as_deref() == Some(value),
+                "the bytes of `{code}` were changed"
+            );
             let header = |name: &str| {
                 let found = letter.headers.iter().find(|(header, _)| header == name);
                 String::from_utf8(found.unwrap_or_else(|| panic!("no {name}")).1.clone()).unwrap()
