@@ -4,6 +4,7 @@
 //! - `common`: a pipeline with topics, groups and files of its own.
 //! - `pipeline`: what becomes of good and of bad input.
 //! - `restart`: workers that stop, die and share their work.
+//! - `refusal`: outputs that Kafka refuses.
 //! - `retention`: old orders on topics that keep little.
 //! - `demo`: everything from one command.
 //! - `errors`: what a person reads when something is wrong.
@@ -19,5 +20,6 @@ mod common;
 mod demo;
 mod errors;
 mod pipeline;
+mod refusal;
 mod restart;
 mod retention;
