@@ -33,6 +33,16 @@ pub enum StreamError {
         /// The broker's own words.
         cause: String,
     },
+    /// The connection can not be encrypted, or the broker is not who it should be.
+    #[error(
+        "no TLS connection to Kafka at `{brokers}`: {cause}; check `kafka.security_protocol`, and that `kafka.ca_file` names the authority that signed the broker's certificate"
+    )]
+    Tls {
+        /// What was configured.
+        brokers: String,
+        /// The client's own words.
+        cause: String,
+    },
     /// The broker does not let us.
     #[error(
         "Kafka does not allow {what}: {cause}; grant it to the principal of this service (`orderflow acls plan` prints the least privileges)"
@@ -99,10 +109,16 @@ pub enum StreamError {
         /// What the client saw last.
         cause: String,
     },
-    /// A handler said that nothing can go on.
+    /// What a handler depends on can not be used any more.
+    #[error("{message}")]
+    Fatal {
+        /// The handler's words.
+        message: String,
+    },
+    /// Something that can not be: a defect of ours, or of what we run in.
     #[error("{message}")]
     Halted {
-        /// Its words.
+        /// What.
         message: String,
     },
     /// Any other error of the client.
@@ -142,6 +158,55 @@ impl StreamError {
             retriable: is_retriable(code),
         }
     }
+}
+
+/// What became of records that were not delivered: worth another attempt through a new producer, or
+/// refused for good, so that no attempt will help.
+pub(crate) fn delivery_error(
+    topic: String,
+    failed: u64,
+    code: RDKafkaErrorCode,
+    message: &str,
+) -> StreamError {
+    use RDKafkaErrorCode as Code;
+    let cause = format!("{message} ({code})");
+    if is_authorization(code) {
+        return StreamError::Authorization {
+            what: format!("writing to topic `{topic}`"),
+            cause,
+        };
+    }
+    match code {
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidMessage
+        | Code::InvalidRecord
+        | Code::InvalidTopic
+        | Code::PolicyViolation
+        | Code::UnsupportedForMessageFormat
+        | Code::InvalidTimestamp
+        | Code::InvalidRequiredAcks
+        | Code::InvalidArgument => StreamError::Fatal {
+            message: format!(
+                "topic `{topic}` refuses a record for good: {cause}; compare its configuration with `orderflow topics apply`"
+            ),
+        },
+        _ => StreamError::Delivery { topic, failed, cause },
+    }
+}
+
+/// Errors of a group that no waiting mends: the configuration of its members has to change.
+pub(crate) fn is_permanent_for_group(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::InconsistentGroupProtocol
+            | Code::InvalidSessionTimeout
+            | Code::InvalidGroupId
+            | Code::GroupMaxSizeReached
+            | Code::FencedInstanceId
+            | Code::Fatal
+    )
 }
 
 fn is_authorization(code: RDKafkaErrorCode) -> bool {
@@ -192,6 +257,8 @@ impl From<StreamError> for service::Exit {
             StreamError::Client { retriable: false, .. } => Self::bug(message),
             StreamError::Unreachable { .. }
             | StreamError::Authentication { .. }
+            | StreamError::Tls { .. }
+            | StreamError::Fatal { .. }
             | StreamError::Authorization { .. }
             | StreamError::MissingTopic { .. }
             | StreamError::TooFewPartitions { .. }
@@ -199,5 +266,94 @@ impl From<StreamError> for service::Exit {
             | StreamError::Timeout { .. }
             | StreamError::Client { .. } => Self::unavailable(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_good_is_told_from_one_that_a_new_producer_may_mend() {
+        let class = |code| match delivery_error("t".to_owned(), 1, code, "words") {
+            StreamError::Authorization { .. } => "authorization",
+            StreamError::Fatal { .. } => "fatal",
+            StreamError::Delivery { .. } => "again",
+            other => panic!("{other}"),
+        };
+        for (code, wanted) in [
+            (Code::TopicAuthorizationFailed, "authorization"),
+            (Code::MessageSizeTooLarge, "fatal"),
+            (Code::InvalidRecord, "fatal"),
+            (Code::PolicyViolation, "fatal"),
+            (Code::MessageTimedOut, "again"),
+            (Code::NotEnoughReplicas, "again"),
+            (Code::PurgeQueue, "again"),
+            (Code::Unknown, "again"),
+        ] {
+            assert_eq!(class(code), wanted, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn every_error_has_the_exit_code_that_tells_an_orchestrator_what_to_do() {
+        let text = || "x".to_owned();
+        let table = [
+            (StreamError::Config { message: text() }, 64),
+            (
+                StreamError::Unreachable {
+                    brokers: text(),
+                    cause: text(),
+                },
+                69,
+            ),
+            (
+                StreamError::Authentication {
+                    brokers: text(),
+                    cause: text(),
+                },
+                69,
+            ),
+            (
+                StreamError::Tls {
+                    brokers: text(),
+                    cause: text(),
+                },
+                69,
+            ),
+            (StreamError::MissingTopic { topic: text() }, 69),
+            (StreamError::Fatal { message: text() }, 69),
+            (StreamError::Halted { message: text() }, 70),
+            (
+                StreamError::Client {
+                    what: text(),
+                    cause: text(),
+                    retriable: true,
+                },
+                69,
+            ),
+            (
+                StreamError::Client {
+                    what: text(),
+                    cause: text(),
+                    retriable: false,
+                },
+                70,
+            ),
+        ];
+        for (error, code) in table {
+            let message = format!("{error:?}");
+            assert_eq!(service::Exit::from(error).code(), code, "{message}");
+        }
+        let lost = StreamError::LostRange {
+            group: text(),
+            topic: text(),
+            partition: 0,
+            offset: Offset(7),
+            cause: text(),
+        };
+        assert_eq!(service::Exit::from(lost).code(), 75);
     }
 }

@@ -35,7 +35,8 @@ pub struct OutputRecord {
 
 /// Work that is done when the call returns.
 pub trait Handler: Send + 'static {
-    /// Works on one record. Outputs that were sent before an error count for nothing.
+    /// Works on one record. It waits for nobody, so a transient failure is not tried again: it ends the
+    /// record as poison does. Outputs that were sent before an error count for nothing.
     ///
     /// # Errors
     /// What became of the record instead; see [`Failure`].
@@ -54,7 +55,8 @@ pub trait ConcurrentHandler: Send + Sync + 'static {
     /// Poison for what can not be decoded.
     fn decode(&self, record: &Record<'_>) -> Result<Self::Job, Failure>;
 
-    /// One attempt. It is repeated after a transient failure, so it must be idempotent.
+    /// One attempt, bounded by `stream.attempt_timeout_ms`. It is repeated after a transient failure, and
+    /// ended when its partition is given up, so it must be idempotent.
     fn attempt(
         &self,
         job: &Self::Job,

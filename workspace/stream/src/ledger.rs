@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 
-use crate::position::{Epoch, Offset, TopicPartition};
+use crate::position::{Epoch, Offset, StartAt, TopicPartition};
 
 /// The claim on a charged record: where it stands, and in which life of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,10 +95,16 @@ struct PartitionLedger<E> {
     /// The offset after the published prefix.
     frontier: Offset,
     committed: Offset,
+    /// Where reading begins again after a rewind: what is committed, where anything is.
+    begins: StartAt,
 }
 
 impl<E> PartitionLedger<E> {
-    fn new(at: TopicPartition, epoch: Epoch, start: Offset) -> Self {
+    fn new(at: TopicPartition, epoch: Epoch, begins: StartAt) -> Self {
+        let start = match begins {
+            StartAt::Earliest => Offset(0),
+            StartAt::Offset(offset) => offset,
+        };
         Self {
             at,
             epoch,
@@ -109,6 +115,7 @@ impl<E> PartitionLedger<E> {
             position: start,
             frontier: start,
             committed: start,
+            begins,
         }
     }
 
@@ -188,7 +195,7 @@ impl<E> Ledger<E> {
 
     /// Opens an account for a partition that was just assigned and is read from `start` on.
     /// An account that was open already is replaced: its tickets become void.
-    pub fn assign(&mut self, at: TopicPartition, start: Offset) -> Epoch {
+    pub fn assign(&mut self, at: TopicPartition, start: StartAt) -> Epoch {
         self.epoch = self.epoch.next();
         let opened = PartitionLedger::new(at, self.epoch, start);
         match self.account_mut(at) {
@@ -208,11 +215,11 @@ impl<E> Ledger<E> {
 
     /// Takes back everything after the last committed offset of a partition: its tickets become void,
     /// and reading has to go on at the returned offset. Tells also what the account still held.
-    pub fn rewind(&mut self, at: TopicPartition) -> Option<(Offset, Volume)> {
+    pub fn rewind(&mut self, at: TopicPartition) -> Option<(StartAt, Volume)> {
         let epoch = self.epoch.next();
         let account = self.account_mut(at)?;
         let volume = account.outstanding();
-        let start = account.committed;
+        let start = account.begins;
         *account = PartitionLedger::new(at, epoch, start);
         self.epoch = epoch;
         Some((start, volume))
@@ -319,6 +326,18 @@ impl<E> Ledger<E> {
         }
     }
 
+    /// Where reading of a partition has to go on, whatever the reader believes.
+    #[must_use]
+    pub fn read_position(&self, at: TopicPartition) -> Option<StartAt> {
+        let account = self.account(at)?;
+        let untouched = account.slots.is_empty() && account.position == account.committed;
+        Some(if untouched {
+            account.begins
+        } else {
+            StartAt::Offset(account.position)
+        })
+    }
+
     /// The offset after the published prefix of a partition.
     #[must_use]
     pub fn frontier(&self, at: TopicPartition) -> Option<Offset> {
@@ -364,6 +383,7 @@ impl<E> Ledger<E> {
             return;
         }
         account.committed = commit.next;
+        account.begins = StartAt::Offset(commit.next);
         while account.published > 0
             && account
                 .slots

@@ -43,6 +43,15 @@ pub struct TopicPartition {
     pub partition: Partition,
 }
 
+/// Where reading of a partition starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// At the oldest record that is there.
+    Earliest,
+    /// At this offset.
+    Offset(Offset),
+}
+
 /// One life of a partition's assignment in this process. What was started under an earlier epoch is
 /// dropped when it arrives, so that a former owner of a partition can do no harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

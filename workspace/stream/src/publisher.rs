@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -188,7 +188,11 @@ impl Publisher {
     /// When the deadline passes first; the cause is what the client saw last.
     pub async fn flush(&self, deadline: Duration) -> Result<(), StreamError> {
         let inner = Arc::clone(&self.inner);
-        let flushed = tokio::task::spawn_blocking(move || inner.producer.flush(deadline, || ())).await;
+        let flushed = tokio::task::spawn_blocking(move || {
+            let end = Instant::now() + deadline;
+            inner.producer.flush(|| end, || ())
+        })
+        .await;
         flushed.unwrap_or_else(|error| {
             Err(StreamError::Client {
                 what: "flushing".to_owned(),

@@ -13,6 +13,7 @@
 //!   the others read their records again, under a new epoch.
 //! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,18 +24,17 @@ use crate::budget::{Budget, BudgetLimits};
 use crate::error::StreamError;
 use crate::ledger::{ChargeError, Ledger, Volume};
 use crate::metrics::StreamMetrics;
-use crate::position::{Offset, TopicPartition};
+use crate::position::{Offset, StartAt, TopicPartition};
 use crate::record::Record;
 use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
-use crate::source::{Entry, RebalanceKind, Source, StartAt};
+use crate::source::{Entry, RebalanceKind, Source};
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
 use crate::unit_of_work::{Committed, FLUSH_LIMIT, Ready, UnitConfig, UnitOfWork};
 
 /// With nothing to do, a turn takes so long: short enough for the heartbeat.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
-/// One question for committed offsets may take so long, and is asked so often.
-const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
-const COMMITTED_ATTEMPTS: u32 = 6;
+/// One question for committed offsets may take so long.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pauses between units of work that fail.
 const BROKER_AWAY: Backoff = Backoff {
     first: Duration::from_millis(100),
@@ -63,7 +63,7 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     unit: UnitOfWork,
     retry: RetryPolicy,
     commit_interval: Duration,
-    last_commit: Instant,
+    last_settled: Instant,
     last_complaint: Option<Instant>,
     /// Units of work that failed since the last commit.
     failed_units: u32,
@@ -73,7 +73,7 @@ pub(crate) struct Pump<S: Source, G: Stage> {
 
 impl<S: Source, G: Stage> Pump<S, G> {
     pub fn new(source: S, stage: G, parts: PumpParts) -> Result<Self, StreamError> {
-        let ready = Ready::open(Arc::clone(&parts.unit))?;
+        let ready = Ready::open(Arc::clone(&parts.unit), parts.heartbeat.clone())?;
         let limits = BudgetLimits {
             records: parts.settings.budget_records,
             bytes: parts.settings.budget_bytes,
@@ -86,7 +86,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             unit: UnitOfWork::Ready(ready),
             retry: RetryPolicy::new(&parts.settings),
             commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
-            last_commit: Instant::now(),
+            last_settled: Instant::now(),
             last_complaint: None,
             failed_units: 0,
             stopped_reading: false,
@@ -104,18 +104,26 @@ impl<S: Source, G: Stage> Pump<S, G> {
             Ok(()) => tracing::info!("left the group"),
             Err(error) => tracing::warn!(%error, "leaving the group"),
         }
-        if worked.is_ok() {
-            self.parts.heartbeat.finish();
-        }
+        // Whoever gets the result knows how it ended; only a panic leaves the heart unfinished.
+        self.parts.heartbeat.finish();
         worked
     }
 
     fn work(&mut self) -> Result<(), StreamError> {
+        self.source.subscribe()?;
         while !self.parts.wake.is_stopping() {
             self.turn()?;
         }
         self.drain()?;
-        self.settle(FLUSH_TIMEOUT)
+        self.settle()?;
+        let left = self.ledger.outstanding().records;
+        if left > 0 {
+            tracing::warn!(
+                records = left,
+                "not committed, they are worked on again by their next owner"
+            );
+        }
+        Ok(())
     }
 
     fn turn(&mut self) -> Result<(), StreamError> {
@@ -127,8 +135,12 @@ impl<S: Source, G: Stage> Pump<S, G> {
         drop(batch);
         self.survive(taken)?;
         self.collect()?;
-        if self.last_commit.elapsed() >= self.commit_interval || self.budget.is_half_used() {
-            self.settle(FLUSH_LIMIT)?;
+        if self.last_settled.elapsed() >= self.commit_interval || self.budget.is_half_used() {
+            self.settle()?;
+            self.observe();
+        }
+        if let Some(error) = self.source.take_complaint() {
+            complain(&mut self.last_complaint, &error);
         }
         self.gate()
     }
@@ -138,9 +150,20 @@ impl<S: Source, G: Stage> Pump<S, G> {
         if self.budget.used() == Volume::default() {
             return IDLE_WAIT;
         }
-        self.commit_interval
-            .saturating_sub(self.last_commit.elapsed())
-            .clamp(Duration::from_millis(1), IDLE_WAIT)
+        let due = self.commit_interval.saturating_sub(self.last_settled.elapsed());
+        due.clamp(Duration::from_millis(1), IDLE_WAIT)
+    }
+
+    /// When waiting for acknowledgements ends that began now. A shutdown draws it nearer, so that all of
+    /// its deadlines together stay within their sum.
+    fn flush_deadline(&self) -> impl Fn() -> Instant + use<S, G> {
+        let usual = Instant::now() + FLUSH_LIMIT;
+        let wake = Arc::clone(&self.parts.wake);
+        let after_stop = Duration::from_millis(self.parts.settings.drain_timeout_ms) + FLUSH_TIMEOUT;
+        move || {
+            wake.stopped_at()
+                .map_or(usual, |stopped| usual.min(stopped + after_stop))
+        }
     }
 
     /// Hands the records of a batch to the stage.
@@ -165,14 +188,20 @@ impl<S: Source, G: Stage> Pump<S, G> {
         };
         let mut run = Run::default();
         let mut taken = Ok(());
+        let mut disturbed = Vec::new();
         for entry in source.entries(batch) {
             match entry {
                 Entry::Record(record) => {
                     taken = accept(stage, &record, &mut desk, &mut run, budget, &parts.unit.inputs);
                 }
                 Entry::EndOfPartition(at, next) => desk.ledger.reached_end(at, next),
-                Entry::Error(error) if error.is_retriable() => complain(last_complaint, &error),
-                Entry::Error(error) => taken = Err(error),
+                // A leftover of a partition that was given up says nothing about those that are here.
+                Entry::Error(Some(at), _) if desk.ledger.read_position(at).is_none() => {}
+                Entry::Error(at, error) if error.is_retriable() => {
+                    complain(last_complaint, &error);
+                    disturbed.extend(at.filter(|at| !disturbed.contains(at)));
+                }
+                Entry::Error(_, error) => taken = Err(error),
             }
             if taken.is_err() {
                 break;
@@ -180,7 +209,18 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         run.finish(budget, desk.metrics, &parts.unit.inputs);
         stage.batch_is_over(&mut desk);
-        taken
+        taken.and_then(|()| self.correct_positions(&disturbed))
+    }
+
+    /// The client counts an error inside of a batch as a record, and its position is one too far then
+    /// (librdkafka 2.12, `rd_kafka_q_serve_rkmessages`): the next pause would skip a record.
+    fn correct_positions(&mut self, disturbed: &[TopicPartition]) -> Result<(), StreamError> {
+        if disturbed.is_empty() {
+            return Ok(());
+        }
+        let position = |at: &TopicPartition| Some((*at, self.ledger.read_position(*at)?));
+        let starts: Vec<_> = disturbed.iter().filter_map(position).collect();
+        self.source.seek(&starts, SEEK_TIMEOUT)
     }
 
     fn collect(&mut self) -> Result<(), StreamError> {
@@ -214,7 +254,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     /// Publishes what has ended and commits the frontier.
-    fn settle(&mut self, flush_limit: Duration) -> Result<(), StreamError> {
+    fn settle(&mut self) -> Result<(), StreamError> {
+        self.last_settled = Instant::now();
         self.pass_gaps()?;
         let published = {
             let unit = &mut self.unit;
@@ -225,7 +266,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
         };
         self.survive(published)?;
         let commits = self.ledger.commits();
-        self.last_commit = Instant::now();
         if commits.is_empty() {
             return Ok(());
         }
@@ -235,12 +275,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 message: "a unit of work was not open at its commit".to_owned(),
             });
         };
-        let heartbeat = self.parts.heartbeat.clone();
-        let outcome = open.commit(&self.source, &commits, flush_limit, move || heartbeat.beat());
+        let began = Instant::now();
+        let outcome = open.commit(&self.source, &commits, self.flush_deadline());
         self.parts
             .metrics
             .commit_seconds
-            .observe(self.last_commit.elapsed().as_secs_f64());
+            .observe(began.elapsed().as_secs_f64());
+        self.last_settled = Instant::now();
         let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
         match outcome {
             Committed::Yes(ready) => {
@@ -263,12 +304,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
             }
             Committed::Indefinite(indefinite) => {
                 counted("indefinite");
+                let cause = indefinite.cause().clone();
                 self.unit = UnitOfWork::Indefinite(indefinite);
-                self.recover()?;
+                self.survive(Err(cause))?;
             }
         }
-        self.last_commit = Instant::now();
-        self.observe();
         Ok(())
     }
 
@@ -316,22 +356,21 @@ impl<S: Source, G: Stage> Pump<S, G> {
         self.parts.metrics.set_waiting("broker", true);
         self.failed_units += 1;
         self.parts.heartbeat.beat();
-        std::thread::park_timeout(BROKER_AWAY.pause(self.failed_units, &mut rand::rng()));
-        let ready = indefinite.recover()?;
-        self.unit = UnitOfWork::Ready(ready);
-        self.parts.metrics.set_waiting("broker", false);
+        if !self.parts.wake.is_stopping() {
+            std::thread::park_timeout(BROKER_AWAY.pause(self.failed_units, &mut rand::rng()));
+        }
+        self.unit = UnitOfWork::Ready(indefinite.recover()?);
         if G::KEEPS_ENDINGS {
             self.ledger.unpublish();
             return Ok(());
         }
-        let assigned: Vec<_> = self.ledger.assigned().collect();
+        // Every partition, also one with nothing in work: what the failed batch still held of it was read
+        // by the client and not by us.
         let mut starts = Vec::new();
-        for at in assigned {
-            if let Some((start, volume)) = self.ledger.rewind(at)
-                && volume.records > 0
-            {
+        for at in self.ledger.assigned().collect::<Vec<_>>() {
+            if let Some((start, volume)) = self.ledger.rewind(at) {
                 self.budget.refund(at, volume);
-                starts.push((at, StartAt::Offset(start)));
+                starts.push((at, start));
             }
         }
         if starts.is_empty() {
@@ -369,7 +408,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             RebalanceKind::Revoke => {
                 self.parts.metrics.rebalances.with_label_values(&["revoke"]).inc();
                 self.collect()?;
-                self.settle(FLUSH_LIMIT)?;
+                self.settle()?;
                 self.give_up(&partitions)
             }
             RebalanceKind::Lose => {
@@ -380,13 +419,20 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn take_partitions(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
-        let committed = self.committed(partitions)?;
+        let Some(committed) = self.committed(partitions)? else {
+            // Told to stop meanwhile: the group hears that nothing was taken, and then that we leave.
+            return self.source.assign(&[]);
+        };
         let mut starts = Vec::new();
         for at in partitions {
-            let start = committed.get(at).copied().flatten();
-            self.ledger.assign(*at, start.unwrap_or(Offset(0)));
+            let start = committed
+                .get(at)
+                .copied()
+                .flatten()
+                .map_or(StartAt::Earliest, StartAt::Offset);
+            self.ledger.assign(*at, start);
             self.budget.assign(*at);
-            starts.push((*at, start.map_or(StartAt::Earliest, StartAt::Offset)));
+            starts.push((*at, start));
         }
         self.source.assign(&starts)?;
         if self.stopped_reading {
@@ -395,20 +441,32 @@ impl<S: Source, G: Stage> Pump<S, G> {
         Ok(())
     }
 
+    /// Asks until somebody knows: without an answer there is no place to begin. `None` when the pump is
+    /// told to stop first.
     fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<std::collections::HashMap<TopicPartition, Option<Offset>>, StreamError> {
-        let mut attempt = 1;
+    ) -> Result<Option<HashMap<TopicPartition, Option<Offset>>>, StreamError> {
+        let mut failed = 0;
         loop {
             match self.source.committed(partitions, COMMITTED_TIMEOUT) {
-                Err(error) if error.is_retriable() && attempt < COMMITTED_ATTEMPTS => {
-                    self.parts.heartbeat.beat();
-                    tracing::warn!(attempt, %error, "reading the committed offsets, trying again");
-                    std::thread::park_timeout(Duration::from_millis(200));
-                    attempt += 1;
+                Err(error) if error.is_retriable() && self.parts.wake.is_stopping() => {
+                    tracing::warn!(%error, "reading the committed offsets");
+                    return Ok(None);
                 }
-                result => return result,
+                Err(error) if error.is_retriable() => {
+                    failed += 1;
+                    self.parts.heartbeat.beat();
+                    self.parts.metrics.set_waiting("broker", true);
+                    if u32::is_power_of_two(failed) {
+                        tracing::warn!(attempts = failed, %error, "reading the committed offsets, trying again");
+                    }
+                    std::thread::park_timeout(BROKER_AWAY.pause(failed, &mut rand::rng()));
+                }
+                answer => {
+                    self.parts.metrics.set_waiting("broker", false);
+                    return answer.map(Some);
+                }
             }
         }
     }
@@ -425,6 +483,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
             }
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);
         }
+        self.stage.given_up(partitions);
+        self.observe();
         // The client remembers a pause beyond the assignment. It is taken back here, where nothing can be
         // lost by it, and not after the next assignment: resuming makes the client drop what it has
         // fetched, also for a partition that was not paused.
@@ -455,8 +515,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
             drop(self.source.read(wait, self.parts.settings.batch_records));
             self.parts.wake.answer();
             self.collect()?;
-            if self.last_commit.elapsed() >= self.commit_interval {
-                self.settle(FLUSH_LIMIT)?;
+            if self.last_settled.elapsed() >= self.commit_interval {
+                self.settle()?;
             }
         }
         if self.stage.in_flight() > 0 {
@@ -489,7 +549,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 continue;
             };
             let lag = (end.0 - frontier.0).max(0);
-            let oldest = self.ledger.oldest_record_time_ms(at).filter(|_| lag > 0);
+            let oldest = self
+                .ledger
+                .oldest_record_time_ms(at)
+                .filter(|sent| lag > 0 && *sent >= 0);
             let age_ms = oldest.map_or(0, |sent| now_ms.saturating_sub(sent).max(0));
             self.parts
                 .metrics
@@ -561,3 +624,6 @@ fn complain(last: &mut Option<Instant>, error: &StreamError) {
         tracing::warn!(%error, "kafka complains, trying again");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::admin;
 use crate::error::StreamError;
 use crate::ffi::Consumer;
-use crate::position::{Partition, TopicIndex, TopicPartition};
+use crate::position::{Partition, StartAt, TopicIndex, TopicPartition};
 use crate::record::Record;
 use crate::settings::{KafkaSettings, StreamSettings};
-use crate::source::{Entry, Source, StartAt};
+use crate::source::{Entry, Source};
 
 const READ_STEP: Duration = Duration::from_millis(200);
 const BATCH: usize = 10_000;
@@ -55,18 +55,21 @@ pub async fn read_to_end(
         while !unfinished.is_empty() {
             let batch = consumer.read(READ_STEP, BATCH);
             for entry in consumer.entries(&batch) {
-                heard = Instant::now();
                 match entry {
                     Entry::Record(record) if unfinished.contains(&record.at) => {
+                        heard = Instant::now();
                         count += 1;
                         each(&record);
                     }
                     Entry::Record(_) => {}
                     Entry::EndOfPartition(at, _) => {
+                        heard = Instant::now();
                         unfinished.remove(&at);
                     }
-                    Entry::Error(error) if error.is_retriable() => tracing::debug!(%error, "reading a topic"),
-                    Entry::Error(error) => return Err(error),
+                    Entry::Error(_, error) if error.is_retriable() => {
+                        tracing::debug!(%error, "reading a topic")
+                    }
+                    Entry::Error(_, error) => return Err(error),
                 }
             }
             if heard.elapsed() > idle_limit {
@@ -79,7 +82,9 @@ pub async fn read_to_end(
                 });
             }
         }
-        consumer.close(Duration::from_secs(3))?;
+        if let Err(error) = consumer.close(Duration::from_secs(3)) {
+            tracing::debug!(%error, "closing a reader that has read everything");
+        }
         Ok(count)
     });
     read.await.unwrap_or_else(|error| {

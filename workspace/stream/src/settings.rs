@@ -346,10 +346,12 @@ pub struct StreamSettings {
     pub budget_records: u64,
     /// Bytes in work and not committed, per pump.
     pub budget_bytes: u64,
-    /// Records that are fetched ahead may take so much memory per partition.
+    /// Records that are fetched ahead may take so much memory.
     pub prefetch_kbytes: u32,
     /// A member that is silent for so long loses its partitions.
     pub session_timeout_ms: u32,
+    /// One attempt of a concurrent handler may take so long.
+    pub attempt_timeout_ms: u64,
     /// Attempts in place are over after so long, whatever their number.
     pub retry_deadline_ms: u64,
     /// The pause after the first failed attempt; it doubles from there.
@@ -370,6 +372,7 @@ impl Default for StreamSettings {
             budget_bytes: 32 << 20,
             prefetch_kbytes: 4_096,
             session_timeout_ms: 10_000,
+            attempt_timeout_ms: 30_000,
             retry_deadline_ms: 2_000,
             retry_first_ms: 50,
             drain_timeout_ms: 15_000,
@@ -417,6 +420,7 @@ impl StreamSettings {
             1_000,
             300_000,
         );
+        within("stream.attempt_timeout_ms", self.attempt_timeout_ms, 1, 300_000);
         within("stream.retry_deadline_ms", self.retry_deadline_ms, 1, 60_000);
         within("stream.retry_first_ms", self.retry_first_ms, 1, 10_000);
         within("stream.drain_timeout_ms", self.drain_timeout_ms, 0, 45_000);
@@ -470,5 +474,40 @@ impl KafkaSettings {
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_is_over_before_an_orchestrator_loses_patience() {
+        // drain 15 + commit 5 + leave 3 + flush 5; the shell's own limit is 45 s, `stopTimeout` 60 s.
+        assert_eq!(
+            StreamSettings::default().shutdown_limit(),
+            Duration::from_secs(28)
+        );
+    }
+
+    #[test]
+    fn the_defaults_have_no_problems() {
+        assert_eq!(StreamSettings::default().problems(), []);
+        assert_eq!(KafkaSettings::default().problems(), []);
+        assert_eq!(TopicNames::default().problems(), []);
+    }
+
+    #[test]
+    fn an_api_key_means_an_encrypted_login_unless_told_otherwise() {
+        let mut settings = KafkaSettings {
+            api_key: Some("key".to_owned()),
+            ..KafkaSettings::default()
+        };
+        assert_eq!(settings.protocol(), SecurityProtocol::SaslSsl);
+        let keys: Vec<_> = settings.problems().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["kafka.api_secret"]);
+        settings.security_protocol = Some(SecurityProtocol::Plaintext);
+        let keys: Vec<_> = settings.problems().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["kafka.security_protocol"], "a key that would not be used");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::error::StreamError;
-use crate::position::{Offset, TopicPartition};
+use crate::position::{Offset, StartAt, TopicPartition};
 use crate::record::Record;
 
 /// What the group wants of this member.
@@ -22,15 +22,6 @@ pub(crate) enum RebalanceKind {
     Lose,
 }
 
-/// Where reading of a partition starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StartAt {
-    /// At the oldest record that is there.
-    Earliest,
-    /// At this offset.
-    Offset(Offset),
-}
-
 /// One entry of a batch.
 pub(crate) enum Entry<'a> {
     /// A record to work on.
@@ -38,14 +29,17 @@ pub(crate) enum Entry<'a> {
     /// Nothing more is there to read for now; the next record can not stand before this offset. Only a
     /// reader that asked for it gets this.
     EndOfPartition(TopicPartition, Offset),
-    /// Something that the reader has to be told.
-    Error(StreamError),
+    /// Something that the reader has to be told, and the partition that it is about, if any.
+    Error(Option<TopicPartition>, StreamError),
 }
 
 /// Where records come from and where their offsets are committed.
 pub(crate) trait Source {
     /// What one read gave; its memory is given back when it is dropped.
     type Batch;
+
+    /// Joins the group.
+    fn subscribe(&mut self) -> Result<(), StreamError>;
 
     /// Waits for the first record and takes what else is there, `most` records in all. Returns empty
     /// when the wait is over, when somebody wakes it, or when the group wants something.
@@ -90,6 +84,9 @@ pub(crate) trait Source {
     /// Where reading of these partitions stands: after the last record that a read has given, and after
     /// the gaps behind it that were passed. Partitions without a position are left out.
     fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, Offset)>, StreamError>;
+
+    /// What the connection complained about since the last call.
+    fn take_complaint(&mut self) -> Option<StreamError>;
 
     /// The high watermark of a partition as of its last fetch.
     fn high_watermark(&self, at: TopicPartition) -> Option<Offset>;

@@ -9,10 +9,12 @@
 //! offsets committed. A transaction has the same three states and the same two steps, which is why the
 //! consume loop knows nothing of the difference.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode;
+use service::{Heartbeat, Throttle};
 
 use crate::dead_letter::{self, Cause};
 use crate::error::StreamError;
@@ -28,8 +30,12 @@ use crate::source::Source;
 /// Outputs must be acknowledged within the client's own `message.timeout.ms` (30 s); a little later the
 /// unit is given up.
 pub(crate) const FLUSH_LIMIT: Duration = Duration::from_secs(35);
+/// How long a full local queue is waited for at a time.
+const QUEUE_STEP: Duration = Duration::from_millis(50);
 
-/// What every unit of one pump is made with.
+static DEAD_LETTER_LINES: Throttle = Throttle::every_seconds(1);
+
+/// What every unit of one worker is made with.
 pub(crate) struct UnitConfig {
     pub brokers: String,
     pub producer_properties: Vec<(String, String)>,
@@ -41,12 +47,48 @@ pub(crate) struct UnitConfig {
     pub metrics: StreamMetrics,
 }
 
+/// What was sent in a unit, counted when it is acknowledged.
+#[derive(Default)]
+struct Tally {
+    /// By output.
+    outputs: Vec<u64>,
+    /// By input and code.
+    dead_letters: BTreeMap<(usize, String), u64>,
+}
+
+impl Tally {
+    fn add_output(&mut self, index: usize) {
+        if self.outputs.len() <= index {
+            self.outputs.resize(index + 1, 0);
+        }
+        if let Some(count) = self.outputs.get_mut(index) {
+            *count += 1;
+        }
+    }
+
+    fn count(&mut self, config: &UnitConfig) {
+        for (topic, count) in config.outputs.iter().zip(std::mem::take(&mut self.outputs)) {
+            config.metrics.outputs.with_label_values(&[topic]).inc_by(count);
+        }
+        for ((index, code), count) in std::mem::take(&mut self.dead_letters) {
+            let topic = config.inputs.get(index).map_or("", String::as_str);
+            config
+                .metrics
+                .dead_letters
+                .with_label_values(&[topic, &code])
+                .inc_by(count);
+        }
+    }
+}
+
 /// The producer and the topics that it writes to.
 struct Outbox {
     config: Arc<UnitConfig>,
+    heartbeat: Heartbeat,
     producer: Producer,
     outputs: Vec<Topic>,
     dead_letters: Vec<Topic>,
+    tally: Tally,
 }
 
 /// Nothing was sent since the last commit.
@@ -58,6 +100,7 @@ pub(crate) struct Open(Outbox);
 /// Nobody knows what arrived.
 pub(crate) struct Indefinite {
     config: Arc<UnitConfig>,
+    heartbeat: Heartbeat,
     cause: StreamError,
 }
 
@@ -73,8 +116,8 @@ pub(crate) enum Committed {
 }
 
 impl Ready {
-    /// Opens the producer.
-    pub fn open(config: Arc<UnitConfig>) -> Result<Self, StreamError> {
+    /// Opens the producer. `heartbeat` beats while a call waits.
+    pub fn open(config: Arc<UnitConfig>, heartbeat: Heartbeat) -> Result<Self, StreamError> {
         let producer = Producer::open(&config.brokers, &config.producer_properties, false)?;
         let lookup = |names: &[String]| {
             names
@@ -86,9 +129,11 @@ impl Ready {
         let dead_letters = lookup(&config.dead_letter_topics)?;
         Ok(Self(Outbox {
             config,
+            heartbeat,
             producer,
             outputs,
             dead_letters,
+            tally: Tally::default(),
         }))
     }
 
@@ -101,65 +146,67 @@ impl Ready {
 impl Open {
     /// Sends one output into the partition of its input.
     pub fn send(
-        &self,
+        &mut self,
         at: TopicPartition,
         source: Offset,
         topic: OutputTopic,
         key: &[u8],
         value: &[u8],
     ) -> Result<(), StreamError> {
-        let unknown = || StreamError::Halted {
+        let undeclared = || StreamError::Halted {
             message: format!("output topic {} was not declared", topic.0),
         };
-        let handle = self.0.outputs.get(topic.0).ok_or_else(unknown)?;
-        let name = self.0.config.outputs.get(topic.0).ok_or_else(unknown)?;
+        let handle = self.0.outputs.get(topic.0).ok_or_else(undeclared)?;
+        let name = self.0.config.outputs.get(topic.0).ok_or_else(undeclared)?;
         let source = source.to_string();
-        self.produce(
-            name,
-            &Outgoing {
-                topic: handle,
-                partition: Some(at.partition),
-                key: Some(key),
-                value: Some(value),
-                headers: &[("source-offset", source.as_bytes())],
-            },
-        )?;
-        self.0.config.metrics.outputs.with_label_values(&[name]).inc();
+        let outgoing = Outgoing {
+            topic: handle,
+            partition: Some(at.partition),
+            key: Some(key),
+            value: Some(value),
+            headers: &[("source-offset", source.as_bytes())],
+        };
+        self.produce(name, &outgoing)?;
+        self.0.tally.add_output(topic.0);
         Ok(())
     }
 
     /// Sends a record to the dead letters of its topic, bytes unchanged.
-    pub fn send_dead_letter(&self, record: &Record<'_>, cause: &Cause) -> Result<(), StreamError> {
+    pub fn send_dead_letter(&mut self, record: &Record<'_>, cause: &Cause) -> Result<(), StreamError> {
         let index = usize::from(record.at.topic.0);
-        let unknown = || StreamError::Halted {
+        let undeclared = || StreamError::Halted {
             message: format!("input topic {index} was not declared"),
         };
-        let handle = self.0.dead_letters.get(index).ok_or_else(unknown)?;
         let config = &self.0.config;
-        let source = config.inputs.get(index).ok_or_else(unknown)?;
-        let name = config.dead_letter_topics.get(index).ok_or_else(unknown)?;
+        let handle = self.0.dead_letters.get(index).ok_or_else(undeclared)?;
+        let source = config.inputs.get(index).ok_or_else(undeclared)?;
+        let name = config.dead_letter_topics.get(index).ok_or_else(undeclared)?;
         let headers = dead_letter::headers(record, source, &config.group, cause);
         let headers: Vec<(&str, &[u8])> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_slice()))
             .collect();
-        self.produce(
-            name,
-            &Outgoing {
-                topic: handle,
-                partition: Some(record.at.partition),
-                key: record.key,
-                value: record.value,
-                headers: &headers,
-            },
-        )?;
-        config
-            .metrics
+        let outgoing = Outgoing {
+            topic: handle,
+            partition: Some(record.at.partition),
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+        };
+        self.produce(name, &outgoing)?;
+        if let Some(suppressed) = DEAD_LETTER_LINES.allow() {
+            let (partition, offset) = (record.at.partition.0, record.offset.0);
+            tracing::warn!(
+                topic = %source, partition, offset, code = %cause.code, error = %cause.message, suppressed,
+                "record becomes a dead letter"
+            );
+        }
+        *self
+            .0
+            .tally
             .dead_letters
-            .with_label_values(&[source.as_str(), &cause.code])
-            .inc();
-        let (partition, offset) = (record.at.partition.0, record.offset.0);
-        tracing::warn!(topic = %source, partition, offset, code = %cause.code, error = %cause.message, "record became a dead letter");
+            .entry((index, cause.code.clone()))
+            .or_default() += 1;
         Ok(())
     }
 
@@ -169,7 +216,8 @@ impl Open {
             match self.0.producer.produce(record, None) {
                 Ok(()) => return Ok(()),
                 Err(ProduceError::QueueFull) if started.elapsed() < FLUSH_LIMIT => {
-                    self.0.producer.poll(Duration::from_millis(50));
+                    self.0.heartbeat.beat();
+                    self.0.producer.poll(QUEUE_STEP);
                 }
                 Err(ProduceError::QueueFull) => {
                     return Err(StreamError::Timeout {
@@ -191,7 +239,7 @@ impl Open {
                 // No new producer would take this record either.
                 Err(ProduceError::Refused { code, message }) => {
                     let message = format!("a record for `{topic}` can not be produced: {message} ({code})");
-                    return Err(StreamError::Halted { message });
+                    return Err(StreamError::Fatal { message });
                 }
             }
         }
@@ -201,29 +249,39 @@ impl Open {
     pub fn give_up(self, cause: StreamError) -> Indefinite {
         Indefinite {
             config: self.0.config,
+            heartbeat: self.0.heartbeat,
             cause,
         }
     }
 
-    /// Waits until all outputs are acknowledged, then commits the offsets.
+    /// Waits until all outputs are acknowledged, then commits the offsets. `deadline` is when waiting for
+    /// the outputs ends; it is asked again and again.
     pub fn commit(
-        self,
+        mut self,
         source: &impl Source,
         commits: &[Commit],
-        flush_limit: Duration,
-        idle: impl FnMut(),
+        deadline: impl Fn() -> Instant,
     ) -> Committed {
+        let (heartbeat, metrics) = (self.0.heartbeat.clone(), self.0.config.metrics.clone());
+        let waiting = || {
+            heartbeat.beat();
+            metrics.set_waiting("broker", true);
+        };
         let delivered = self
             .0
             .producer
-            .flush(flush_limit, idle)
+            .flush(deadline, waiting)
             .and_then(|()| self.0.producer.take_failures());
         if let Err(cause) = delivered {
             return Committed::Indefinite(self.give_up(cause));
         }
+        self.0.tally.count(&self.0.config);
         let offsets: Vec<_> = commits.iter().map(|commit| (commit.at, commit.next)).collect();
         match source.commit(&offsets, COMMIT_TIMEOUT) {
-            Ok(()) => Committed::Yes(Ready(self.0)),
+            Ok(()) => {
+                metrics.set_waiting("broker", false);
+                Committed::Yes(Ready(self.0))
+            }
             Err(error) => Committed::OutputsOnly(Ready(self.0), error),
         }
     }
@@ -237,7 +295,7 @@ impl Indefinite {
 
     /// Opens a new producer.
     pub fn recover(&self) -> Result<Ready, StreamError> {
-        Ready::open(Arc::clone(&self.config))
+        Ready::open(Arc::clone(&self.config), self.heartbeat.clone())
     }
 }
 
@@ -252,7 +310,7 @@ pub(crate) enum UnitOfWork {
 
 impl UnitOfWork {
     /// The open unit; begins one where none is.
-    pub fn open(&mut self) -> Result<&Open, StreamError> {
+    pub fn open(&mut self) -> Result<&mut Open, StreamError> {
         if let Self::Ready(_) = self
             && let Self::Ready(ready) = std::mem::replace(self, Self::Moving)
         {

@@ -77,9 +77,10 @@ pub async fn run_concurrent<H: ConcurrentHandler>(
         .unwrap_or(usize::MAX)
         .saturating_add(surroundings.stream.batch_records)
         .min(tokio::sync::Semaphore::MAX_PERMITS);
+    let attempt_limit = Duration::from_millis(surroundings.stream.attempt_timeout_ms);
     let runtime = Handle::current();
     run(spec, surroundings, || {
-        Concurrent::new(Arc::clone(&handler), runtime.clone(), most)
+        Concurrent::new(Arc::clone(&handler), runtime.clone(), most, attempt_limit)
     })
     .await
 }
@@ -138,6 +139,7 @@ async fn run<G: Stage + Send + 'static>(
     let pumps = usize::from(stream.pumps);
     let (ended, mut ends) = mpsc::channel(pumps.max(1));
     let mut wakes = Vec::new();
+    let mut opened = Vec::new();
     for number in 0..pumps {
         let consumer = Consumer::open(&kafka.brokers, &spec.group, &consumer_properties, &spec.inputs)?;
         let wake = Arc::new(Wake::new(consumer.waker()));
@@ -150,8 +152,10 @@ async fn run<G: Stage + Send + 'static>(
             metrics: metrics.clone(),
             heartbeat,
         };
-        consumer.subscribe()?;
-        let pump = Pump::new(consumer, make(), parts)?;
+        opened.push(Pump::new(consumer, make(), parts)?);
+    }
+    // Only when all of them could be opened does anybody join the group.
+    for (number, pump) in opened.into_iter().enumerate() {
         start_thread(number, pump, ended.clone())?;
     }
     drop(ended);
@@ -178,6 +182,11 @@ async fn run<G: Stage + Send + 'static>(
                 stopping = true;
             }
         }
+    }
+    // The last handles of the clients go with these, and giving a client back may block.
+    let given_back = tokio::task::spawn_blocking(move || drop(wakes)).await;
+    if let Err(error) = given_back {
+        tracing::debug!(%error, "giving the clients back");
     }
     result
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use stream::ledger::{ChargeError, Ledger, Ticket, Volume};
-use stream::position::{Offset, Partition, TopicIndex, TopicPartition};
+use stream::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
 
 const PARTITIONS: i32 = 3;
 
@@ -154,7 +154,7 @@ impl World {
                     return;
                 }
                 let start = self.log_end.get(&partition).copied().unwrap_or(0);
-                self.ledger.assign(at(partition), Offset(start));
+                self.ledger.assign(at(partition), StartAt::Offset(Offset(start)));
                 self.models.insert(
                     partition,
                     Model {
@@ -286,7 +286,7 @@ impl World {
         assert_eq!(
             rewound,
             Some((
-                Offset(model.committed),
+                StartAt::Offset(Offset(model.committed)),
                 Volume {
                     records: held,
                     bytes: held * 10
@@ -342,7 +342,7 @@ proptest! {
 #[test]
 fn records_that_end_out_of_order_are_published_in_read_order() {
     let mut ledger = Ledger::default();
-    ledger.assign(at(0), Offset(5));
+    ledger.assign(at(0), StartAt::Offset(Offset(5)));
     let tickets: Vec<Ticket> = [5, 6, 9]
         .map(|offset| ledger.charge(at(0), Offset(offset), 1, 0).expect("charged"))
         .to_vec();
@@ -370,7 +370,7 @@ fn records_that_end_out_of_order_are_published_in_read_order() {
 #[test]
 fn the_end_of_a_partition_moves_the_frontier_only_when_nothing_is_open() {
     let mut ledger: Ledger<()> = Ledger::default();
-    ledger.assign(at(0), Offset(0));
+    ledger.assign(at(0), StartAt::Earliest);
     let ticket = ledger.charge(at(0), Offset(0), 1, 0).expect("charged");
     // A transaction marker stands at offset 1.
     ledger.reached_end(at(0), Offset(2));

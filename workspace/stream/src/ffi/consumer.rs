@@ -7,19 +7,19 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int, c_void};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
 
-use super::{Client, Shared, lock, millis, text};
-use crate::error::StreamError;
-use crate::position::{Offset, Partition, TopicIndex, TopicPartition};
+use super::{Client, Shared, lock, millis, response_at, text};
+use crate::error::{StreamError, is_permanent_for_group};
+use crate::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
 use crate::record::{Headers, Record};
-use crate::source::{Entry, RebalanceKind, Source, StartAt};
+use crate::source::{Entry, RebalanceKind, Source};
 
 const COMMITTING: &str = "committing offsets";
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -41,6 +41,9 @@ const fn number(start: StartAt) -> i64 {
 struct Queue {
     pointer: *mut sys::rd_kafka_queue_t,
     client: Client,
+    /// While the consumer is closed nobody may wake it: a wake would end the close, too, and the member
+    /// would stay in its group until its session times out.
+    closed: Mutex<bool>,
 }
 
 // SAFETY: librdkafka queues are thread-safe.
@@ -63,7 +66,7 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// Opens a consumer; it reads nothing before [`Consumer::subscribe`] or [`Consumer::assign`].
+    /// Opens a consumer; it reads nothing before it subscribes or is assigned something.
     pub fn open(
         brokers: &str,
         group: &str,
@@ -84,7 +87,11 @@ impl Consumer {
             sys::rd_kafka_queue_get_consumer(client.handle)
         };
         Ok(Self {
-            queue: Arc::new(Queue { pointer, client }),
+            queue: Arc::new(Queue {
+                pointer,
+                client,
+                closed: Mutex::new(false),
+            }),
             topics,
             brokers: brokers.to_owned(),
             group: group.to_owned(),
@@ -93,14 +100,6 @@ impl Consumer {
 
     fn handle(&self) -> *mut sys::rd_kafka_t {
         self.queue.client.handle
-    }
-
-    /// Joins the group.
-    pub fn subscribe(&self) -> Result<(), StreamError> {
-        let list = List::new(self.topics.iter().map(|topic| (topic.as_c_str(), -1, 0)));
-        // SAFETY: handle and list are alive; librdkafka copies the list.
-        let result = unsafe { sys::rd_kafka_subscribe(self.handle(), list.0) };
-        checked("subscribing", result)
     }
 
     /// A handle that makes a waiting [`Consumer::read`] return at once.
@@ -137,6 +136,13 @@ impl Consumer {
 impl Source for Consumer {
     type Batch = MessageBatch;
 
+    fn subscribe(&mut self) -> Result<(), StreamError> {
+        let list = List::new(self.topics.iter().map(|topic| (topic.as_c_str(), -1, 0)));
+        // SAFETY: handle and list are alive; librdkafka copies the list.
+        let result = unsafe { sys::rd_kafka_subscribe(self.handle(), list.0) };
+        checked("subscribing", result)
+    }
+
     fn read(&mut self, wait: Duration, most: usize) -> MessageBatch {
         let mut messages: Vec<Message> = Vec::new();
         // SAFETY: `consumer_poll` gives one message that is ours; `consume_batch_queue` writes at most
@@ -168,33 +174,33 @@ impl Source for Consumer {
         batch.messages.iter().filter_map(move |message| {
             // SAFETY: the message is alive as long as the batch, and so is all that it points to.
             unsafe {
-                let raw = &*message.0;
-                if raw.rkt.is_null() {
-                    return Some(Entry::Error(self.error_of(message, String::new())));
+                let raw = message.0;
+                if (*raw).rkt.is_null() {
+                    return Some(Entry::Error(None, self.error_of(message, String::new())));
                 }
-                if raw.rkt != last.0 {
-                    let name = CStr::from_ptr(sys::rd_kafka_topic_name(raw.rkt));
-                    last = (raw.rkt, self.index_of(name)?);
+                if (*raw).rkt != last.0 {
+                    let name = CStr::from_ptr(sys::rd_kafka_topic_name((*raw).rkt));
+                    last = ((*raw).rkt, self.index_of(name)?);
                 }
                 let at = TopicPartition {
                     topic: last.1,
-                    partition: Partition(raw.partition),
+                    partition: Partition((*raw).partition),
                 };
-                match raw.err {
+                match response_at(&raw const (*raw).err) {
                     NO_ERROR => Some(Entry::Record(Record {
                         at,
-                        offset: Offset(raw.offset),
-                        record_time_ms: sys::rd_kafka_message_timestamp(message.0, std::ptr::null_mut()),
-                        key: bytes(raw.key, raw.key_len),
-                        value: bytes(raw.payload, raw.len),
+                        offset: Offset((*raw).offset),
+                        record_time_ms: sys::rd_kafka_message_timestamp(raw, std::ptr::null_mut()),
+                        key: bytes((*raw).key, (*raw).key_len),
+                        value: bytes((*raw).payload, (*raw).len),
                         headers: message,
                     })),
                     RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-                        Some(Entry::EndOfPartition(at, Offset(raw.offset)))
+                        Some(Entry::EndOfPartition(at, Offset((*raw).offset)))
                     }
                     _ => {
-                        let topic = text(sys::rd_kafka_topic_name(raw.rkt));
-                        Some(Entry::Error(self.error_of(message, topic)))
+                        let topic = text(sys::rd_kafka_topic_name((*raw).rkt));
+                        Some(Entry::Error(Some(at), self.error_of(message, topic)))
                     }
                 }
             }
@@ -349,6 +355,10 @@ impl Source for Consumer {
             .collect())
     }
 
+    fn take_complaint(&mut self) -> Option<StreamError> {
+        self.take_last_error()
+    }
+
     fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
         let topic = self.topics.get(usize::from(at.topic.0))?;
         let (mut low, mut high) = (-1_i64, -1_i64);
@@ -365,8 +375,11 @@ impl Source for Consumer {
         (result == NO_ERROR && high >= 0).then_some(Offset(high))
     }
 
-    fn close(self, deadline: Duration) -> Result<(), StreamError> {
+    fn close(mut self, deadline: Duration) -> Result<(), StreamError> {
         let queue = Arc::clone(&self.queue);
+        *lock(&queue.closed) = true;
+        // A wake that came before is still remembered, and is used up by a read that does not wait.
+        drop(self.read(Duration::ZERO, 1));
         queue.client.shared.closing.store(true, Ordering::SeqCst);
         let (done, closed) = std::sync::mpsc::sync_channel(1);
         let closing = std::thread::Builder::new()
@@ -405,8 +418,11 @@ pub(crate) struct ReadWaker(Arc<Queue>);
 
 impl ReadWaker {
     pub fn wake(&self) {
-        // SAFETY: the queue is alive. A yield that comes before the read is remembered by the queue.
-        unsafe { sys::rd_kafka_queue_yield(self.0.pointer) };
+        let closed = lock(&self.0.closed);
+        if !*closed {
+            // SAFETY: the queue is alive. A yield that comes before the read is remembered by the queue.
+            unsafe { sys::rd_kafka_queue_yield(self.0.pointer) };
+        }
     }
 }
 
@@ -481,14 +497,10 @@ impl Consumer {
     fn error_of(&self, message: &Message, topic: String) -> StreamError {
         // SAFETY: the message is alive; its error text is a string.
         let (partition, offset, code, cause) = unsafe {
-            let raw = &*message.0;
-            let cause = text(sys::rd_kafka_message_errstr(message.0));
-            (
-                raw.partition,
-                Offset(raw.offset),
-                RDKafkaErrorCode::from(raw.err),
-                cause,
-            )
+            let raw = message.0;
+            let cause = text(sys::rd_kafka_message_errstr(raw));
+            let code = RDKafkaErrorCode::from(response_at(&raw const (*raw).err));
+            ((*raw).partition, Offset((*raw).offset), code, cause)
         };
         match code {
             RDKafkaErrorCode::AutoOffsetReset => StreamError::LostRange {
@@ -505,7 +517,7 @@ impl Consumer {
                 let what = format!("group `{}` to read topic `{topic}`", self.group);
                 StreamError::Authorization { what, cause }
             }
-            RDKafkaErrorCode::Fatal => StreamError::Client {
+            _ if is_permanent_for_group(code) => StreamError::Client {
                 what: "consuming".to_owned(),
                 cause,
                 retriable: false,
@@ -572,7 +584,8 @@ unsafe fn entries(list: *const sys::rd_kafka_topic_partition_list_t) -> impl Ite
         topic: unsafe { CStr::from_ptr(entry.topic) }.to_owned(),
         partition: entry.partition,
         offset: entry.offset,
-        error: entry.err,
+        // SAFETY: the entry is alive.
+        error: unsafe { response_at(&raw const entry.err) },
     })
 }
 

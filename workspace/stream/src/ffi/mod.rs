@@ -34,9 +34,7 @@ impl ClientError {
     pub fn is_authentication(&self) -> bool {
         matches!(
             self.code,
-            RDKafkaErrorCode::Authentication
-                | RDKafkaErrorCode::SaslAuthenticationFailed
-                | RDKafkaErrorCode::SSL
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed
         )
     }
 
@@ -45,6 +43,12 @@ impl ClientError {
         let brokers = brokers.to_owned();
         if self.is_authentication() {
             return StreamError::Authentication {
+                brokers,
+                cause: self.reason,
+            };
+        }
+        if self.code == RDKafkaErrorCode::SSL {
+            return StreamError::Tls {
                 brokers,
                 cause: self.reason,
             };
@@ -201,7 +205,7 @@ unsafe extern "C" fn on_error(
 ) {
     // SAFETY: `opaque` is the `Shared` of this client, alive as long as its handle; `reason` is a string.
     let (shared, reason) = unsafe { (&*opaque.cast::<Shared>(), text(reason)) };
-    let code = error_code(code);
+    let code = RDKafkaErrorCode::from(response(code));
     tracing::debug!(?code, reason, "kafka client error");
     let error = ClientError { code, reason };
     let mut last = lock(&shared.last_error);
@@ -229,23 +233,19 @@ unsafe extern "C" fn on_log(
     }
 }
 
-/// The error code with that number; numbers that this version does not know become `Unknown`.
-fn error_code(code: c_int) -> RDKafkaErrorCode {
-    // The callback passes a plain number, and an enum must never hold a number that it does not list,
-    // so the few that decisions depend on are looked up by name.
-    const KNOWN: [RDKafkaRespErr; 9] = [
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTHENTICATION,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__RESOLVE,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__SSL,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
-    ];
-    let known = KNOWN.into_iter().find(|known| *known as c_int == code);
-    known.map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
+/// The error with that number. A broker may send a number that this version does not list, and an enum
+/// must never hold one: it becomes `Unknown`.
+fn response(number: i32) -> RDKafkaRespErr {
+    RDKafkaRespErr::try_from(number).unwrap_or(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN)
+}
+
+/// Reads an error out of a structure of librdkafka, by its number.
+///
+/// # Safety
+/// `field` points to an error field of a structure that is alive.
+unsafe fn response_at(field: *const RDKafkaRespErr) -> RDKafkaRespErr {
+    // SAFETY: the caller's promise; the enum has the representation of an `i32`.
+    response(unsafe { field.cast::<i32>().read() })
 }
 
 /// Locks a mutex whose holders can not panic while they hold it; a poisoned one is used all the same.

@@ -2,7 +2,7 @@
 //! waits for that very record, or, for records that nobody waits for, as a count of failures that the
 //! owner asks for after a flush.
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,16 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
 
-use super::{Client, Shared, lock, millis, text};
-use crate::error::StreamError;
+use super::{Client, Shared, lock, millis, response_at, text};
+use crate::error::{StreamError, delivery_error};
 use crate::position::{Offset, Partition};
+
+/// `RD_KAFKA_PURGE_F_QUEUE` and `RD_KAFKA_PURGE_F_INFLIGHT`, which the bindings leave out.
+const PURGE_QUEUED: c_int = 1;
+const PURGE_IN_FLIGHT: c_int = 2;
+
+/// A flush looks up so often.
+const FLUSH_STEP: Duration = Duration::from_millis(500);
 
 type Value = sys::rd_kafka_vu_s__bindgen_ty_1;
 
@@ -203,27 +210,24 @@ impl Producer {
     }
 
     /// Waits until everything that was queued has been reported. Goes straight to librdkafka: the
-    /// wrapper's own flush sleeps in steps of 100 ms. `idle` is called now and then while it lasts.
-    pub fn flush(&self, deadline: Duration, mut idle: impl FnMut()) -> Result<(), StreamError> {
+    /// wrapper's own flush sleeps in steps of 100 ms. `deadline` is asked twice a second, because a
+    /// shutdown may draw it nearer; `idle` is called as often.
+    pub fn flush(&self, deadline: impl Fn() -> Instant, mut idle: impl FnMut()) -> Result<(), StreamError> {
         let started = Instant::now();
         loop {
-            let left = deadline.saturating_sub(started.elapsed());
+            let left = deadline().saturating_duration_since(Instant::now());
+            let step = millis(left.min(FLUSH_STEP));
             // SAFETY: the handle is alive.
-            let result = unsafe {
-                sys::rd_kafka_flush(self.client.handle, millis(left.min(Duration::from_millis(500))))
-            };
+            let result = unsafe { sys::rd_kafka_flush(self.client.handle, step) };
             if result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Ok(());
             }
             if left.is_zero() {
-                let cause = self
-                    .client
-                    .last_error()
-                    .map_or_else(|| "no answer".to_owned(), |error| error.reason);
+                let last = self.client.last_error();
                 return Err(StreamError::Timeout {
                     what: format!("delivering {} records", self.in_flight()),
-                    limit_ms: deadline.as_millis(),
-                    cause,
+                    limit_ms: started.elapsed().as_millis(),
+                    cause: last.map_or_else(|| "no answer".to_owned(), |error| error.reason),
                 });
             }
             idle();
@@ -235,22 +239,19 @@ impl Producer {
         let failures = std::mem::take(&mut *lock(&self.client.shared.failures));
         match failures.first {
             None => Ok(()),
-            Some((topic, code, message)) => Err(StreamError::Delivery {
-                topic,
-                failed: failures.count,
-                cause: format!("{message} ({code})"),
-            }),
+            Some((topic, code, message)) => Err(delivery_error(topic, failures.count, code, &message)),
         }
     }
 
     /// Gives up what is queued and on its way; each record is reported as purged.
     pub fn purge(&self) {
-        // SAFETY: the handle is alive. Queued and in-flight records: both flags.
-        let result = unsafe { sys::rd_kafka_purge(self.client.handle, 1 | 2) };
+        // SAFETY: the handle is alive.
+        let result = unsafe { sys::rd_kafka_purge(self.client.handle, PURGE_QUEUED | PURGE_IN_FLIGHT) };
         if result != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             tracing::warn!(code = ?RDKafkaErrorCode::from(result), "purging the producer failed");
         }
         // The reports of what was purged come with the next flush, which has nothing to wait for.
+        // SAFETY: the handle is alive.
         unsafe { sys::rd_kafka_flush(self.client.handle, 500) };
     }
 
@@ -294,7 +295,8 @@ unsafe extern "C" fn on_delivery(
     unsafe {
         let shared = &*opaque.cast::<Shared>();
         let raw = &*message;
-        let delivered = raw.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        let result = response_at(&raw const (*message).err);
+        let delivered = result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
         if !raw._private.is_null() {
             let waiting = *Box::from_raw(raw._private.cast::<Waiting>());
             waiting(if delivered {
@@ -304,7 +306,7 @@ unsafe extern "C" fn on_delivery(
                 })
             } else {
                 Err((
-                    RDKafkaErrorCode::from(raw.err),
+                    RDKafkaErrorCode::from(result),
                     text(sys::rd_kafka_message_errstr(message)),
                 ))
             });
@@ -314,7 +316,7 @@ unsafe extern "C" fn on_delivery(
             if failures.first.is_none() {
                 let topic = text(sys::rd_kafka_topic_name(raw.rkt));
                 let reason = text(sys::rd_kafka_message_errstr(message));
-                failures.first = Some((topic, RDKafkaErrorCode::from(raw.err), reason));
+                failures.first = Some((topic, RDKafkaErrorCode::from(result), reason));
             }
         }
     }

@@ -1,22 +1,28 @@
 //! Work that waits for somebody else, thousands of records at a time. Results come in any order and
 //! wait in the ledger until all records before them have ended.
+//!
+//! A task always reports, also when its handler panics or its partition is given up, so that nothing
+//! waits for a word that never comes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::StreamError;
 use crate::failure::Failure;
 use crate::handler::{ConcurrentHandler, OutputRecord};
 use crate::ledger::Ticket;
 use crate::metrics::StreamMetrics;
+use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
-use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake, cause_of};
+use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, cause_of};
 
-/// A record whose attempts are over.
-type Finished = (Ticket, Result<Ending, StreamError>);
+/// A record whose attempts are over; `None` when its partition was given up meanwhile.
+type Finished = (Ticket, Result<Option<Ending>, StreamError>);
 
 pub(crate) struct Concurrent<H> {
     handler: Arc<H>,
@@ -24,11 +30,14 @@ pub(crate) struct Concurrent<H> {
     done: mpsc::Sender<Finished>,
     finished: mpsc::Receiver<Finished>,
     in_flight: usize,
+    /// Ends the tasks of a partition that is given up: its next owner does their work.
+    tokens: HashMap<TopicPartition, CancellationToken>,
+    attempt_limit: Duration,
 }
 
 impl<H: ConcurrentHandler> Concurrent<H> {
     /// `most` is how many records can be in flight at once: the budget and one batch.
-    pub fn new(handler: Arc<H>, runtime: Handle, most: usize) -> Self {
+    pub fn new(handler: Arc<H>, runtime: Handle, most: usize, attempt_limit: Duration) -> Self {
         let (done, finished) = mpsc::channel(most.max(1));
         Self {
             handler,
@@ -36,6 +45,8 @@ impl<H: ConcurrentHandler> Concurrent<H> {
             done,
             finished,
             in_flight: 0,
+            tokens: HashMap::new(),
+            attempt_limit,
         }
     }
 }
@@ -62,15 +73,18 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
             job,
             record: record.to_owned(),
             retry: desk.retry,
+            attempt_limit: self.attempt_limit,
             metrics: desk.metrics.clone(),
         };
-        let (done, wake): (_, Arc<Wake>) = (self.done.clone(), Arc::clone(desk.wake));
+        let token = self.tokens.entry(record.at).or_default().clone();
+        let reporter = Reporter::new(
+            self.done.clone(),
+            Arc::clone(desk.wake),
+            (ticket, Err(panicked())),
+        );
         self.runtime.spawn(async move {
-            let ending = work.run().await;
-            // Nobody listens any more when the pump has ended; the record was not committed then.
-            if done.send((ticket, ending)).await.is_ok() {
-                wake.call();
-            }
+            let ending = token.run_until_cancelled(work.run()).await;
+            reporter.report((ticket, ending.transpose())).await;
         });
         self.in_flight += 1;
         Ok(())
@@ -81,15 +95,29 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
     fn collect(&mut self, desk: &mut Desk<'_>) -> Result<(), StreamError> {
         while let Ok((ticket, ending)) = self.finished.try_recv() {
             self.in_flight = self.in_flight.saturating_sub(1);
-            if !desk.ledger.end(&ticket, ending?) {
-                desk.metrics.records_dropped.inc();
+            if let Some(ending) = ending? {
+                desk.ledger.end(&ticket, ending);
             }
         }
         Ok(())
     }
 
+    fn given_up(&mut self, partitions: &[TopicPartition]) {
+        for at in partitions {
+            if let Some(token) = self.tokens.remove(at) {
+                token.cancel();
+            }
+        }
+    }
+
     fn in_flight(&self) -> usize {
         self.in_flight
+    }
+}
+
+fn panicked() -> StreamError {
+    StreamError::Halted {
+        message: "a handler panicked, see the panic above".to_owned(),
     }
 }
 
@@ -98,6 +126,7 @@ struct Work<H: ConcurrentHandler> {
     job: H::Job,
     record: OwnedRecord,
     retry: RetryPolicy,
+    attempt_limit: Duration,
     metrics: StreamMetrics,
 }
 
@@ -106,7 +135,7 @@ impl<H: ConcurrentHandler> Work<H> {
         let started = Instant::now();
         let mut attempts = 1;
         let failure = loop {
-            let failure = match self.handler.attempt(&self.job, attempts).await {
+            let failure = match self.attempt(attempts).await {
                 Ok(outputs) => return Ok(Ending::outputs(outputs)),
                 Err(failure) => failure,
             };
@@ -119,8 +148,8 @@ impl<H: ConcurrentHandler> Work<H> {
             let Some(pause) = self.retry.next_pause(attempts, started.elapsed(), *retry_after) else {
                 break failure;
             };
-            self.metrics.retries.with_label_values(&[code.as_ref()]).inc();
             tokio::time::sleep(pause).await;
+            self.metrics.retries.with_label_values(&[code.as_ref()]).inc();
             attempts += 1;
         };
         let outputs: Vec<OutputRecord> = match &failure {
@@ -132,5 +161,19 @@ impl<H: ConcurrentHandler> Work<H> {
             cause_of(failure, attempts)?,
             outputs,
         ))
+    }
+
+    /// One attempt, which may not hang.
+    async fn attempt(&self, number: u32) -> Result<Vec<OutputRecord>, Failure> {
+        let attempt = self.handler.attempt(&self.job, number);
+        tokio::time::timeout(self.attempt_limit, attempt)
+            .await
+            .unwrap_or_else(|_| {
+                let limit_ms = self.attempt_limit.as_millis();
+                Err(Failure::transient(
+                    "attempt_timeout",
+                    format!("no answer within {limit_ms} ms"),
+                ))
+            })
     }
 }

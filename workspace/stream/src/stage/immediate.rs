@@ -1,12 +1,11 @@
 //! Work that is done when the call returns: on the pump's own thread, without a task, a channel or an
-//! allocation per record.
-
-use std::time::Instant;
+//! allocation per record. It waits for nobody, so a transient failure has nothing to wait for either:
+//! it ends the record as poison does, under its own code.
 
 use crate::error::StreamError;
-use crate::failure::Failure;
 use crate::handler::{Handler, OutputTopic, Outputs};
 use crate::ledger::Ticket;
+use crate::position::TopicPartition;
 use crate::record::Record;
 use crate::stage::{Desk, Ending, Stage, cause_of};
 
@@ -56,33 +55,6 @@ impl<H: Handler> Immediate<H> {
             buffer: Buffer::default(),
         }
     }
-
-    /// Calls the handler until it succeeds or its attempts are used up.
-    fn attempt(&mut self, record: &Record<'_>, desk: &Desk<'_>) -> Result<(), (Failure, u32)> {
-        let mut started: Option<Instant> = None;
-        let mut attempts = 1;
-        loop {
-            self.buffer.clear();
-            let failure = match self.handler.handle(record, &mut self.buffer) {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            let spent = started.get_or_insert_with(Instant::now).elapsed();
-            let Failure::Transient {
-                code, retry_after, ..
-            } = &failure
-            else {
-                return Err((failure, attempts));
-            };
-            let Some(pause) = desk.retry.next_pause(attempts, spent, *retry_after) else {
-                return Err((failure, attempts));
-            };
-            desk.metrics.retries.with_label_values(&[code.as_ref()]).inc();
-            // The pump has nothing else to do for this partition; the wait is bounded by the deadline.
-            std::thread::park_timeout(pause);
-            attempts += 1;
-        }
-    }
 }
 
 impl<H: Handler> Stage for Immediate<H> {
@@ -94,17 +66,17 @@ impl<H: Handler> Stage for Immediate<H> {
         record: &Record<'_>,
         desk: &mut Desk<'_>,
     ) -> Result<(), StreamError> {
-        match self.attempt(record, desk) {
+        self.buffer.clear();
+        match self.handler.handle(record, &mut self.buffer) {
+            Ok(()) if self.buffer.outputs.is_empty() => {}
             Ok(()) => {
-                if !self.buffer.outputs.is_empty() {
-                    let open = desk.unit.open()?;
-                    for (topic, key, value) in self.buffer.iter() {
-                        open.send(record.at, record.offset, topic, key, value)?;
-                    }
+                let open = desk.unit.open()?;
+                for (topic, key, value) in self.buffer.iter() {
+                    open.send(record.at, record.offset, topic, key, value)?;
                 }
             }
-            Err((failure, attempts)) => {
-                let cause = cause_of(failure, attempts)?;
+            Err(failure) => {
+                let cause = cause_of(failure, 1)?;
                 desk.unit.open()?.send_dead_letter(record, &cause)?;
             }
         }
@@ -117,6 +89,8 @@ impl<H: Handler> Stage for Immediate<H> {
     fn collect(&mut self, _: &mut Desk<'_>) -> Result<(), StreamError> {
         Ok(())
     }
+
+    fn given_up(&mut self, _: &[TopicPartition]) {}
 
     fn in_flight(&self) -> usize {
         0

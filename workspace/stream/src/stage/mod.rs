@@ -8,9 +8,11 @@ pub(crate) mod concurrent;
 pub(crate) mod immediate;
 pub(crate) mod store;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
 use crate::dead_letter::Cause;
@@ -57,7 +59,7 @@ impl Ending {
     }
 
     /// Sends what the ending carries into the open unit.
-    pub fn publish(&self, at: TopicPartition, offset: Offset, open: &Open) -> Result<(), StreamError> {
+    pub fn publish(&self, at: TopicPartition, offset: Offset, open: &mut Open) -> Result<(), StreamError> {
         let Self::Publish(publication) = self else {
             return Ok(());
         };
@@ -95,6 +97,9 @@ pub(crate) trait Stage {
 
     /// Takes back what was finished since the last call.
     fn collect(&mut self, desk: &mut Desk<'_>) -> Result<(), StreamError>;
+
+    /// These partitions are somebody else's now: work for them may end.
+    fn given_up(&mut self, partitions: &[TopicPartition]);
 
     /// Records that are in work outside of the pump's thread.
     fn in_flight(&self) -> usize;
@@ -135,7 +140,7 @@ impl RetryPolicy {
 pub(crate) struct Wake {
     reader: ReadWaker,
     called: AtomicBool,
-    stopping: AtomicBool,
+    stopped_at: OnceLock<Instant>,
 }
 
 impl Wake {
@@ -143,7 +148,7 @@ impl Wake {
         Self {
             reader,
             called: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
+            stopped_at: OnceLock::new(),
         }
     }
 
@@ -159,13 +164,55 @@ impl Wake {
         self.called.store(false, Ordering::Release);
     }
 
+    /// Asks the pump to end; only the first time counts.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopped_at.get_or_init(Instant::now);
         self.reader.wake();
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.stopped_at.get().is_some()
+    }
+
+    /// When the pump was asked to end.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        self.stopped_at.get().copied()
+    }
+}
+
+/// Carries the one report of a task to its pump. A task that panics reports its last word.
+pub(crate) struct Reporter<T> {
+    to: mpsc::Sender<T>,
+    wake: Arc<Wake>,
+    last_word: Option<T>,
+}
+
+impl<T> Reporter<T> {
+    pub fn new(to: mpsc::Sender<T>, wake: Arc<Wake>, last_word: T) -> Self {
+        Self {
+            to,
+            wake,
+            last_word: Some(last_word),
+        }
+    }
+
+    pub async fn report(mut self, report: T) {
+        self.last_word = None;
+        // Nobody listens any more when the pump has ended; the record was not committed then.
+        if self.to.send(report).await.is_ok() {
+            self.wake.call();
+        }
+    }
+}
+
+impl<T> Drop for Reporter<T> {
+    fn drop(&mut self) {
+        // The channel has room for everything that can be in flight.
+        if let Some(last_word) = self.last_word.take()
+            && self.to.try_send(last_word).is_ok()
+        {
+            self.wake.call();
+        }
     }
 }
 
@@ -185,6 +232,6 @@ pub(crate) fn cause_of(failure: Failure, attempts: u32) -> Result<Cause, StreamE
                 attempts,
             })
         }
-        Failure::Fatal { message } => Err(StreamError::Halted { message }),
+        Failure::Fatal { message } => Err(StreamError::Fatal { message }),
     }
 }

@@ -1,5 +1,6 @@
 //! Work that ends in a store. While one batch is written, the next one is read and prepared.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use crate::failure::Failure;
 use crate::handler::Sink;
 use crate::ledger::Ticket;
 use crate::metrics::StreamMetrics;
+use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
-use crate::stage::{Desk, Ending, Stage, Wake, cause_of};
+use crate::stage::{Desk, Ending, Reporter, Stage, cause_of};
 
 /// Items of one write at most.
 const MOST_ITEMS: usize = 1_000;
@@ -36,7 +38,7 @@ type Written<I> = (Vec<Prepared<I>>, Result<Vec<(usize, Failure)>, Failure>);
 pub(crate) struct Store<K: Sink> {
     sink: Arc<K>,
     runtime: Handle,
-    prepared: Vec<Prepared<K::Item>>,
+    prepared: VecDeque<Prepared<K::Item>>,
     writing: usize,
     done: mpsc::Sender<Written<K::Item>>,
     written: mpsc::Receiver<Written<K::Item>>,
@@ -48,7 +50,7 @@ impl<K: Sink> Store<K> {
         Self {
             sink,
             runtime,
-            prepared: Vec::new(),
+            prepared: VecDeque::new(),
             writing: 0,
             done,
             written,
@@ -62,14 +64,15 @@ impl<K: Sink> Store<K> {
         let count = self.prepared.len().min(MOST_ITEMS);
         let batch: Vec<_> = self.prepared.drain(..count).collect();
         self.writing = batch.len();
-        let (sink, done) = (Arc::clone(&self.sink), self.done.clone());
-        let (metrics, wake): (_, Arc<Wake>) = (desk.metrics.clone(), Arc::clone(desk.wake));
+        let (sink, metrics) = (Arc::clone(&self.sink), desk.metrics.clone());
+        let last_word = (
+            Vec::new(),
+            Err(Failure::fatal("a sink panicked, see the panic above")),
+        );
+        let reporter = Reporter::new(self.done.clone(), Arc::clone(desk.wake), last_word);
         self.runtime.spawn(async move {
             let result = write(&*sink, &batch, &metrics).await;
-            // Nobody listens any more when the pump has ended; the records were not committed then.
-            if done.send((batch, result)).await.is_ok() {
-                wake.call();
-            }
+            reporter.report((batch, result)).await;
         });
     }
 }
@@ -90,16 +93,21 @@ async fn write<K: Sink>(
                 retry_after,
             }) => {
                 failed += 1;
-                metrics.retries.with_label_values(&[code.as_ref()]).inc();
                 metrics.set_waiting("store", true);
                 // The first time, and then each time the number of attempts has doubled.
                 if failed.is_power_of_two() {
-                    tracing::warn!(attempts = failed, records = items.len(), error = %message, "store does not take documents, trying again");
+                    tracing::warn!(
+                        attempts = failed,
+                        records = items.len(),
+                        error = %message,
+                        "store does not take documents, trying again"
+                    );
                 }
                 let pause = STORE_AWAY
                     .pause(failed, &mut rand::rng())
                     .max(retry_after.unwrap_or_default());
                 tokio::time::sleep(pause).await;
+                metrics.retries.with_label_values(&[code.as_ref()]).inc();
             }
             result => {
                 if failed > 0 {
@@ -122,7 +130,7 @@ impl<K: Sink> Stage for Store<K> {
         desk: &mut Desk<'_>,
     ) -> Result<(), StreamError> {
         match self.sink.prepare(record.at.topic, record) {
-            Ok(item) => self.prepared.push(Prepared {
+            Ok(item) => self.prepared.push_back(Prepared {
                 ticket,
                 item,
                 record: record.to_owned(),
@@ -142,7 +150,7 @@ impl<K: Sink> Stage for Store<K> {
     fn collect(&mut self, desk: &mut Desk<'_>) -> Result<(), StreamError> {
         while let Ok((batch, result)) = self.written.try_recv() {
             self.writing = 0;
-            let refused = result.map_err(|failure| StreamError::Halted {
+            let refused = result.map_err(|failure| StreamError::Fatal {
                 message: failure.to_string(),
             })?;
             let mut endings: Vec<Ending> = batch.iter().map(|_| Ending::Done).collect();
@@ -152,16 +160,18 @@ impl<K: Sink> Stage for Store<K> {
                 }
             }
             for (prepared, ending) in batch.iter().zip(endings) {
-                if !desk.ledger.end(&prepared.ticket, ending) {
-                    desk.metrics.records_dropped.inc();
-                }
+                desk.ledger.end(&prepared.ticket, ending);
             }
         }
-        // What belongs to a former life of its partition need not be written any more.
-        self.prepared
-            .retain(|prepared| desk.ledger.is_current(&prepared.ticket));
         self.start_write(desk);
         Ok(())
+    }
+
+    /// What was not written yet need not be written any more; what is being written is harmless,
+    /// because writes are guarded.
+    fn given_up(&mut self, partitions: &[TopicPartition]) {
+        self.prepared
+            .retain(|prepared| !partitions.contains(&prepared.ticket.at));
     }
 
     fn in_flight(&self) -> usize {
