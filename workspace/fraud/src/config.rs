@@ -106,7 +106,7 @@ impl FraudSettings {
     fn mistakes(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
         let mut add = |key: String, message: String| mistakes.push(Mistake { key, message });
-        // The general limit has to hold for every currency, so it is tried with the coarsest.
+        // The general limit is an amount with at most two decimals; coarser currencies round it.
         if let Err(message) = positive(&self.limit, Currency::USD) {
             add("fraud.limit".to_owned(), message);
         }

@@ -89,13 +89,14 @@ impl Limits {
     }
 }
 
-/// The general limit in minor units, rounded half to even where the currency is coarser than the text.
+/// The general limit in minor units, rounded half to even where the currency is coarser than the text, and
+/// never 0: a limit of a few cents must not make every yen suspicious.
 fn general_limit(text: &str, currency: Currency) -> MinorUnits {
     let rounded = Decimal::parse(text)
         .ok()
         .and_then(|limit| limit.round_half_even(currency));
     // A limit too large for the currency is never passed.
-    rounded.map_or(MinorUnits(i64::MAX), |money| money.minor)
+    rounded.map_or(MinorUnits(i64::MAX), |money| money.minor.max(MinorUnits(1)))
 }
 
 /// What the rules say about an order that they hit.

@@ -75,7 +75,7 @@ pub enum RunCommand {
     /// Serve the API and the page
     Report(CommonArgs),
     /// Bring orders in
-    Producer(ProducerArgs),
+    Producer(Box<ProducerArgs>),
 }
 
 /// `orderflow run producer`: the producer's own command line.

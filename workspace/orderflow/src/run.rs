@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use service::launch;
 
-use crate::cli::RunCommand;
+use crate::cli::{ProducerArgs, RunCommand};
 
 /// Runs a service to its end.
 pub fn main(command: RunCommand) -> ExitCode {
@@ -14,9 +14,10 @@ pub fn main(command: RunCommand) -> ExitCode {
         RunCommand::Analytics(args) => launch(analytics::INFO, &args, &[], analytics::run),
         RunCommand::Report(args) => launch(report::INFO, &args, &[], report::run),
         RunCommand::Producer(args) => {
-            let (info, flags) = (producer::info(&args.command), args.command.flags());
-            launch(info, &args.common, &flags, |config, process| {
-                producer::run(config, args.command, process)
+            let ProducerArgs { common, command } = *args;
+            let (info, flags) = (producer::info(&command), command.flags());
+            launch(info, &common, &flags, |config, process| {
+                producer::run(config, command, process)
             })
         }
     }

@@ -62,18 +62,23 @@ struct Service {
 pub struct Children {
     services: Vec<Service>,
     dead: Option<&'static str>,
+    embedded: bool,
 }
 
 impl Children {
     /// Starts all services but the producer.
     pub fn start(plan: &Plan, kafka: &KafkaSettings, embedded: bool) -> Result<Self, Exit> {
-        let mut children = Self::default();
+        let mut children = Self {
+            embedded,
+            ..Self::default()
+        };
         for name in WORKERS {
             let mut command = command(plan, kafka, &[name.to_owned()])?;
             command
                 .env("ORDERFLOW__STORE__SQLITE__PATH", plan.store().sqlite.path)
                 .env("ORDERFLOW__REPORT__LISTEN", plan.page.to_string());
             if embedded {
+                without_login(&mut command);
                 command.env("ORDERFLOW__ANALYTICS__GENERATION", plan.generation.to_string());
             }
             children.spawn(name, command, plan)?;
@@ -94,7 +99,10 @@ impl Children {
             "--report-file".to_owned(),
             plan.producer_report().display().to_string(),
         ]);
-        let command = command(plan, kafka, &arguments)?;
+        let mut command = command(plan, kafka, &arguments)?;
+        if self.embedded {
+            without_login(&mut command);
+        }
         self.spawn("producer", command, plan)
     }
 
@@ -148,29 +156,49 @@ impl Children {
             .iter()
             .find(|service| Some(service.name) == self.dead);
         match dead {
-            Some(service) => Exit::failed(format!("{exit}; its log ends with\n{}", last_lines(&service.log))),
+            Some(service) => with_last_words(&exit.to_string(), &service.log),
             None => exit,
         }
     }
 
     /// Lets all services shut down: the producer first, so that nothing new comes in.
-    pub async fn end(&mut self) {
+    ///
+    /// # Errors
+    /// The first service that did not end well, with the last words of its log.
+    pub async fn end(&mut self) -> Result<(), Exit> {
         for service in self.services.iter_mut().rev() {
             // Standard input that ends is the signal; see `--exit-with-stdin`.
             drop(service.child.stdin.take());
         }
+        let mut result = Ok(());
         for service in &mut self.services {
-            if tokio::time::timeout(END_LIMIT, service.child.wait())
-                .await
-                .is_err()
-            {
-                tracing::warn!(service = service.name, "did not shut down in time, killed");
-                if let Err(error) = service.child.kill().await {
-                    tracing::warn!(service = service.name, %error, "killing");
+            let already_told = service.ended.is_some();
+            let ended = match tokio::time::timeout(END_LIMIT, service.child.wait()).await {
+                Ok(Ok(status)) if status.success() || already_told => Ok(()),
+                Ok(Ok(status)) => Err(format!("`{}` ended ({status})", service.name)),
+                Ok(Err(error)) => Err(format!("watching `{}`: {error}", service.name)),
+                Err(_) => {
+                    let killed = service.child.kill().await;
+                    let how = killed.map_or_else(|error| error.to_string(), |()| "killed".to_owned());
+                    Err(format!(
+                        "`{}` did not shut down within {} s ({how})",
+                        service.name,
+                        END_LIMIT.as_secs()
+                    ))
                 }
+            };
+            if let Err(sentence) = ended
+                && result.is_ok()
+            {
+                result = Err(with_last_words(&sentence, &service.log));
             }
         }
+        result
     }
+}
+
+fn with_last_words(sentence: &str, log: &Path) -> Exit {
+    Exit::failed(format!("{sentence}; its log ends with\n{}", last_lines(log)))
 }
 
 fn command(plan: &Plan, kafka: &KafkaSettings, arguments: &[String]) -> Result<Command, Exit> {
@@ -180,11 +208,27 @@ fn command(plan: &Plan, kafka: &KafkaSettings, arguments: &[String]) -> Result<C
     let Some((service, own)) = arguments.split_first() else {
         return Err(Exit::bug("no service to start"));
     };
+    command.args(["run", service, "--exit-with-stdin"]).args(own);
+    // What the demo decides itself must not come from elsewhere.
+    for name in [
+        "TOPICS__ORDERS",
+        "TOPICS__PAYMENTS",
+        "TOPICS__FRAUD_ALERTS",
+        "TOPICS__ORDER_EVENTS",
+    ] {
+        command.env_remove(format!("ORDERFLOW__{name}"));
+    }
+    for name in [
+        "FRAUD__GROUP",
+        "PAYMENT__GROUP",
+        "ANALYTICS__GROUP",
+        "KAFKA__BROKERS",
+    ] {
+        command.env_remove(format!("ORDERFLOW__{name}"));
+    }
+    command.env_remove("KAFKA_BOOTSTRAP_SERVERS");
     command
-        .args(["run", service, "--exit-with-stdin"])
-        .args(own)
         .env("KAFKA_BROKERS", &kafka.brokers)
-        .env_remove("KAFKA_BOOTSTRAP_SERVERS")
         // Several demos on one machine must not meet; the parent watches its children itself.
         .env("ORDERFLOW__ADMIN__LISTEN", "127.0.0.1:0")
         .env(
@@ -192,6 +236,26 @@ fn command(plan: &Plan, kafka: &KafkaSettings, arguments: &[String]) -> Result<C
             format!("demo-{service}-{}", plan.generation),
         );
     Ok(command)
+}
+
+/// The embedded broker knows no passwords: a login that is set for another Kafka would be refused.
+fn without_login(command: &mut Command) {
+    for (name, key) in service::config::NAMES {
+        if key.starts_with("kafka.") && *key != "kafka.brokers" {
+            command.env_remove(name).env_remove(format!("{name}_FILE"));
+        }
+    }
+    for name in [
+        "API_KEY",
+        "API_SECRET",
+        "SASL_MECHANISM",
+        "CA_FILE",
+        "CERTIFICATE_FILE",
+        "KEY_FILE",
+    ] {
+        command.env_remove(format!("ORDERFLOW__KAFKA__{name}"));
+    }
+    command.env("ORDERFLOW__KAFKA__SECURITY_PROTOCOL", "PLAINTEXT");
 }
 
 fn last_lines(log: &Path) -> String {

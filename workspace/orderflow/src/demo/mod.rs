@@ -20,8 +20,8 @@ use std::time::Duration;
 use devbroker::{Broker, Options};
 use serde::{Deserialize, Serialize};
 use service::{CommonArgs, Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use stream::KafkaSettings;
 use stream::admin;
-use stream::{KafkaSettings, TopicNames};
 
 use crate::cli::DemoArgs;
 use crate::demo::children::{Children, ProducerJob};
@@ -45,12 +45,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 #[serde(default)]
 struct Config {
     kafka: KafkaSettings,
-    topics: TopicNames,
 }
 
 impl Settings for Config {
     fn check(&self, problems: &mut Problems) {
-        for (key, message) in self.kafka.problems().into_iter().chain(self.topics.problems()) {
+        for (key, message) in self.kafka.problems() {
             problems.add(key, message);
         }
     }
@@ -99,7 +98,7 @@ async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(),
     let specs = topics::built_in().map_err(|error| Exit::bug(format!("{error:#}")))?;
     admin::create_topics(&config.kafka, INFO.name, &specs).await?;
 
-    let first_id = result::next_order_id(&config.kafka, &config.topics, &plan).await?;
+    let first_id = result::next_order_id(&config.kafka, &plan).await?;
     let mut children = Children::start(&plan, &config.kafka, broker.is_some())?;
     plan.wait_for_page(&mut children, &process).await?;
     plan.greet(&config.kafka, broker.is_some());
@@ -112,11 +111,11 @@ async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(),
         Ok(()) => report(&args, &config, &plan, seconds).await,
         Err(exit) => Err(children.explain(exit)),
     };
-    children.end().await;
+    let ended = children.end().await;
     if let Some(broker) = broker {
         broker.stop().await;
     }
-    judged
+    judged.and(ended)
 }
 
 async fn start_broker(port: u16) -> Result<Broker, Exit> {
@@ -146,23 +145,23 @@ async fn watch_until_the_end(
     let mut progress = Progress::new(STALL_LIMIT);
     loop {
         let produced = children.check()?;
-        let look = watch::look(&config.kafka, &config.topics).await;
-        match look {
+        match watch::look(&config.kafka).await {
             Ok(look) => {
                 status.show(&look);
                 if args.exit_when_done && produced && look.is_done() {
                     status.finish();
                     return Ok(());
                 }
-                if args.exit_when_done && progress.stalled(&look) {
-                    return Err(Exit::failed(format!(
-                        "nothing moved for {} s: {look}",
-                        STALL_LIMIT.as_secs()
-                    )));
-                }
+                progress.saw(look);
             }
             Err(error) if error.is_retriable() => tracing::warn!(%error, "looking at the groups"),
             Err(error) => return Err(error.into()),
+        }
+        if args.exit_when_done && progress.has_stalled() {
+            return Err(Exit::failed(format!(
+                "nothing moved for {} s: {progress}",
+                STALL_LIMIT.as_secs()
+            )));
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
@@ -183,7 +182,7 @@ async fn report(args: &DemoArgs, config: &Config, plan: &Plan, seconds: f64) -> 
     if !args.exit_when_done && !args.json {
         return Ok(());
     }
-    let result = result::count(&config.kafka, &config.topics, plan, seconds).await?;
+    let result = result::count(&config.kafka, plan, seconds).await?;
     if args.json {
         println!("{}", result.to_json());
     } else {

@@ -122,7 +122,8 @@ async fn collect<T: Default + Send + 'static>(
 }
 
 /// The id after the highest that is anywhere, so that a second run goes on where the first ended.
-pub async fn next_order_id(kafka: &KafkaSettings, topics: &TopicNames, plan: &Plan) -> Result<i64, Exit> {
+pub async fn next_order_id(kafka: &KafkaSettings, plan: &Plan) -> Result<i64, Exit> {
+    let topics = TopicNames::default();
     let (_, orders): (u64, Orders) = collect(kafka, &topics.orders, Orders::add).await?;
     let stored = highest_stored_id(plan).await?;
     let highest = orders.highest_id.max(stored);
@@ -146,12 +147,8 @@ async fn highest_stored_id(plan: &Plan) -> Result<Option<i64>, Exit> {
 }
 
 /// Counts everything.
-pub async fn count(
-    kafka: &KafkaSettings,
-    topics: &TopicNames,
-    plan: &Plan,
-    seconds: f64,
-) -> Result<Counts, Exit> {
+pub async fn count(kafka: &KafkaSettings, plan: &Plan, seconds: f64) -> Result<Counts, Exit> {
+    let topics = TopicNames::default();
     let (orders, collected): (u64, Orders) = collect(kafka, &topics.orders, Orders::add).await?;
     let (alerts, ()) = collect(kafka, &topics.fraud_alerts, |(), _| ()).await?;
     let (_, payments): (u64, [u64; 3]) = collect(kafka, &topics.payments, |counts: &mut [u64; 3], record| {

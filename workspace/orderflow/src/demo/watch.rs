@@ -41,7 +41,8 @@ impl fmt::Display for Look {
 
 /// Looks at all groups. Upstream groups first: what they have ended is in the topics that the group
 /// after them is asked about, so a lag of 0 everywhere means that nothing is left.
-pub async fn look(kafka: &KafkaSettings, topics: &TopicNames) -> Result<Look, StreamError> {
+pub async fn look(kafka: &KafkaSettings) -> Result<Look, StreamError> {
+    let topics = TopicNames::default();
     let orders = [topics.orders.clone()];
     let fraud = group_positions(kafka, "fraud-group", &orders).await?;
     let payment = group_positions(kafka, "payments-group", &orders).await?;
@@ -84,13 +85,23 @@ impl Progress {
         }
     }
 
-    /// Whether nothing has moved for too long.
-    pub fn stalled(&mut self, look: &Look) -> bool {
-        if *look != self.last {
-            self.last = *look;
+    /// Takes a look into account.
+    pub fn saw(&mut self, look: Look) {
+        if look != self.last {
+            self.last = look;
             self.moved = Instant::now();
         }
+    }
+
+    /// Whether nothing has moved, or nobody could be asked, for too long.
+    pub fn has_stalled(&self) -> bool {
         self.moved.elapsed() > self.limit
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.last.fmt(out)
     }
 }
 
