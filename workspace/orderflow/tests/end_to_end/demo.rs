@@ -310,7 +310,9 @@ async fn it_stays_up_on_the_next_free_ports_and_leaves_nothing_behind_when_it_is
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn its_children_end_when_it_is_killed() {
-    let running = demo(&["--rate", "100"]).start();
+    // Who is killed can not remove its folder.
+    let temporary = tempfile::tempdir().unwrap();
+    let running = demo(&["--rate", "100"]).env("TMPDIR", temporary.path()).start();
     greeted(&running, "  page ").await;
     let children = eventually(DEADLINE, || async {
         let children = children_of(running.id());
