@@ -111,16 +111,18 @@ impl FraudSettings {
             add("fraud.limit".to_owned(), message);
         }
         for (code, limit) in &self.limits {
-            let checked = Currency::parse(code)
-                .map_err(|rejection| rejection.message)
-                .and_then(|currency| positive(limit, currency));
+            let checked = match Currency::parse(code) {
+                Ok(currency) => positive(limit, currency),
+                Err(_) => Err(format!("`{limit}`, but `{code}` is no currency code of ISO 4217")),
+            };
             if let Err(message) = checked {
                 add(format!("fraud.limits.{code}"), message);
             }
         }
         for country in &self.exempt_countries {
-            if let Err(rejection) = Country::parse(country) {
-                add("fraud.exempt_countries".to_owned(), rejection.message);
+            if Country::parse(country).is_err() {
+                let message = format!("`{country}`, must be two letters A to Z, as in ISO 3166-1");
+                add("fraud.exempt_countries".to_owned(), message);
             }
         }
         if !(self.medium_from < self.high_from
@@ -169,7 +171,9 @@ fn positive(limit: &str, currency: Currency) -> Result<(), String> {
     match Money::parse(limit, currency) {
         Ok(money) if money.minor.0 > 0 => Ok(()),
         Ok(_) => Err(format!("`{limit}`, must be more than 0")),
-        Err(rejection) => Err(rejection.message),
+        Err(_) => Err(format!(
+            "`{limit}`, must be an amount of {currency} with at most its decimals"
+        )),
     }
 }
 

@@ -109,7 +109,12 @@ pub fn built_in() -> anyhow::Result<Vec<TopicSpec>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<TopicSpec>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading `{}`", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "`--file {}` can not be read; leave it out for the built-in topics",
+            path.display()
+        )
+    })?;
     parse(&text).with_context(|| format!("`{}`", path.display()))
 }
 

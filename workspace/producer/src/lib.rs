@@ -163,7 +163,7 @@ async fn send(
         flush_timeout: config.producer.flush_timeout(),
     };
     let progress = Progress::new(job.measure, Instant::now());
-    let batches = reading::spawn(job.source, now);
+    let batches = reading::spawn(job.source, job.send.rate, now);
     let (summary, result) = send_all(
         batches,
         outlet,

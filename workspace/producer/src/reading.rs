@@ -10,6 +10,17 @@ use crate::source::{Entry, Source, SourceError};
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCHES_AHEAD: usize = 8;
+/// With a rate, no more is read ahead than is sent in this time (in seconds) per batch: an order that is made
+/// up carries the time at which it was read.
+const BATCH_SECONDS: f64 = 0.02;
+
+/// How many entries a batch may have.
+fn batch_entries(rate: Option<f64>) -> usize {
+    // A rate is positive and at most ten million, and the cast of a float saturates.
+    rate.map_or(BATCH_ENTRIES, |rate| {
+        ((rate * BATCH_SECONDS) as usize).clamp(1, BATCH_ENTRIES)
+    })
+}
 
 /// Entries in their order, or why there are no more.
 pub(crate) struct Batch {
@@ -19,13 +30,18 @@ pub(crate) struct Batch {
     pub(crate) error: Option<SourceError>,
 }
 
-/// Reads `source` to its end on a thread of its own. `clock` gives the time for orders that have none.
-pub(crate) fn spawn(mut source: Box<dyn Source>, clock: fn() -> EventTime) -> mpsc::Receiver<Batch> {
-    let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+/// Reads `source` to its end on a thread of its own, little ahead of what `rate` sends. `clock` gives the time for orders that have none.
+pub(crate) fn spawn(
+    mut source: Box<dyn Source>,
+    rate: Option<f64>,
+    clock: fn() -> EventTime,
+) -> mpsc::Receiver<Batch> {
+    let (sender, receiver) = mpsc::channel(if rate.is_some() { 1 } else { BATCHES_AHEAD });
+    let most = batch_entries(rate);
     // A blocking thread of the runtime: a file that does not answer must not hold up the process at its end.
     tokio::task::spawn_blocking(move || {
         loop {
-            let batch = read_batch(source.as_mut(), clock);
+            let batch = read_batch(source.as_mut(), most, clock);
             let last = batch.error.is_some() || batch.entries.is_empty();
             if sender.blocking_send(batch).is_err() || last {
                 break;
@@ -35,14 +51,14 @@ pub(crate) fn spawn(mut source: Box<dyn Source>, clock: fn() -> EventTime) -> mp
     receiver
 }
 
-fn read_batch(source: &mut dyn Source, clock: fn() -> EventTime) -> Batch {
+fn read_batch(source: &mut dyn Source, most: usize, clock: fn() -> EventTime) -> Batch {
     let mut batch = Batch {
         entries: Vec::new(),
         orders: None,
         error: None,
     };
     let mut bytes = 0;
-    while batch.entries.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+    while batch.entries.len() < most && bytes < BATCH_BYTES {
         match source.next_entry(clock()) {
             Ok(Some(entry)) => {
                 bytes += match &entry {
@@ -61,4 +77,17 @@ fn read_batch(source: &mut dyn Source, clock: fn() -> EventTime) -> Batch {
     }
     batch.orders = source.orders();
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_a_rate_little_is_read_ahead() {
+        assert_eq!(batch_entries(None), 256);
+        assert_eq!(batch_entries(Some(50.0)), 1);
+        assert_eq!(batch_entries(Some(1_000.0)), 20);
+        assert_eq!(batch_entries(Some(1e7)), 256);
+    }
 }

@@ -13,7 +13,10 @@
 //!   the others read their records again, under a new epoch.
 //! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
 
-use std::collections::HashMap;
+mod rebalance;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,10 +27,10 @@ use crate::budget::{Budget, BudgetLimits};
 use crate::error::StreamError;
 use crate::ledger::{ChargeError, Ledger, Volume};
 use crate::metrics::StreamMetrics;
-use crate::position::{Offset, StartAt, TopicPartition};
+use crate::position::TopicPartition;
 use crate::record::Record;
 use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
-use crate::source::{Entry, RebalanceKind, Source};
+use crate::source::{Entry, Source};
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
 use crate::unit_of_work::{Committed, FLUSH_LIMIT, Ready, UnitConfig, UnitOfWork};
 
@@ -391,109 +394,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
         Ok(())
     }
 
-    fn answer_rebalance(&mut self) -> Result<(), StreamError> {
-        let Some((kind, partitions)) = self.source.take_rebalance() else {
-            return Ok(());
-        };
-        let named: Vec<String> = partitions
-            .iter()
-            .map(|at| format!("{}[{}]", self.topic(*at), at.partition))
-            .collect();
-        tracing::info!(?kind, partitions = named.join(" "), "rebalance");
-        match kind {
-            RebalanceKind::Assign => {
-                self.parts.metrics.rebalances.with_label_values(&["assign"]).inc();
-                self.take_partitions(&partitions)
-            }
-            RebalanceKind::Revoke => {
-                self.parts.metrics.rebalances.with_label_values(&["revoke"]).inc();
-                self.collect()?;
-                self.settle()?;
-                self.give_up(&partitions)
-            }
-            RebalanceKind::Lose => {
-                self.parts.metrics.rebalances.with_label_values(&["lose"]).inc();
-                self.give_up(&partitions)
-            }
-        }
-    }
-
-    fn take_partitions(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
-        let Some(committed) = self.committed(partitions)? else {
-            // Told to stop meanwhile: the group hears that nothing was taken, and then that we leave.
-            return self.source.assign(&[]);
-        };
-        let mut starts = Vec::new();
-        for at in partitions {
-            let start = committed
-                .get(at)
-                .copied()
-                .flatten()
-                .map_or(StartAt::Earliest, StartAt::Offset);
-            self.ledger.assign(*at, start);
-            self.budget.assign(*at);
-            starts.push((*at, start));
-        }
-        self.source.assign(&starts)?;
-        if self.stopped_reading {
-            return self.source.pause(partitions);
-        }
-        Ok(())
-    }
-
-    /// Asks until somebody knows: without an answer there is no place to begin. `None` when the pump is
-    /// told to stop first.
-    fn committed(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<Option<HashMap<TopicPartition, Option<Offset>>>, StreamError> {
-        let mut failed = 0;
-        loop {
-            match self.source.committed(partitions, COMMITTED_TIMEOUT) {
-                Err(error) if error.is_retriable() && self.parts.wake.is_stopping() => {
-                    tracing::warn!(%error, "reading the committed offsets");
-                    return Ok(None);
-                }
-                Err(error) if error.is_retriable() => {
-                    failed += 1;
-                    self.parts.heartbeat.beat();
-                    self.parts.metrics.set_waiting("broker", true);
-                    if u32::is_power_of_two(failed) {
-                        tracing::warn!(attempts = failed, %error, "reading the committed offsets, trying again");
-                    }
-                    std::thread::park_timeout(BROKER_AWAY.pause(failed, &mut rand::rng()));
-                }
-                answer => {
-                    self.parts.metrics.set_waiting("broker", false);
-                    return answer.map(Some);
-                }
-            }
-        }
-    }
-
-    /// Closes the accounts of partitions and gives them up: what is in work for them is dropped when it
-    /// arrives.
-    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
-        let mut paused = Vec::new();
-        for at in partitions {
-            let dropped = self.ledger.revoke(*at);
-            self.parts.metrics.records_dropped.inc_by(dropped.records);
-            if self.budget.revoke(*at) {
-                paused.push(*at);
-            }
-            self.parts.metrics.remove_lag(self.topic(*at), at.partition);
-        }
-        self.stage.given_up(partitions);
-        self.observe();
-        // The client remembers a pause beyond the assignment. It is taken back here, where nothing can be
-        // lost by it, and not after the next assignment: resuming makes the client drop what it has
-        // fetched, also for a partition that was not paused.
-        if !paused.is_empty() {
-            self.source.resume(&paused)?;
-        }
-        self.source.unassign(partitions)
-    }
-
     /// Stops reading and waits for what is in flight, up to the deadline.
     fn drain(&mut self) -> Result<(), StreamError> {
         self.stopped_reading = true;
@@ -624,6 +524,3 @@ fn complain(last: &mut Option<Instant>, error: &StreamError) {
         tracing::warn!(%error, "kafka complains, trying again");
     }
 }
-
-#[cfg(test)]
-mod tests;

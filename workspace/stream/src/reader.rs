@@ -34,6 +34,8 @@ pub async fn read_to_end(
         ..StreamSettings::default()
     };
     properties.extend(stream.consumer_properties("orderflow-reader"));
+    // An empty partition says that it has ended when the wait is over.
+    properties.push(("fetch.wait.max.ms".to_owned(), "10".to_owned()));
     // Harmless here: this reader neither pauses nor shares its partitions.
     properties.push(("enable.partition.eof".to_owned(), "true".to_owned()));
     let (brokers, topic) = (settings.brokers.clone(), topic.to_owned());

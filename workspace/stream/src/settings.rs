@@ -183,6 +183,23 @@ impl KafkaSettings {
                 ),
             ));
         }
+        let files = [
+            ("kafka.ca_file", &self.ca_file),
+            ("kafka.certificate_file", &self.certificate_file),
+            ("kafka.key_file", &self.key_file),
+        ];
+        for (key, file) in files {
+            let opened = file.as_ref().map(|path| (path, std::fs::File::open(path)));
+            if let Some((path, Err(error))) = opened {
+                problems.push((
+                    key,
+                    format!(
+                        "`{}`, must be a PEM file that can be read: {error}",
+                        path.display()
+                    ),
+                ));
+            }
+        }
         if self.certificate_file.is_some() != self.key_file.is_some() {
             problems.push((
                 "kafka.certificate_file",

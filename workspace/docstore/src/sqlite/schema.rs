@@ -80,11 +80,16 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;",
 ];
 
-/// Brings the file to the schema of this program. Safe when several programs start at once: the
-/// version is read again under the write lock.
+/// Brings the file to the schema of this program. Safe when several programs start at once: what the
+/// file is, is read at one moment, and again under the write lock.
 pub(super) fn migrate(connection: &Connection, file: &File) -> Result<(), StoreError> {
     let failure = |error: rusqlite::Error| file.failure(&error);
-    if version(connection, file)? == MIGRATIONS.len() {
+    // One transaction, so that another program's schema is seen whole or not at all.
+    let look =
+        rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Deferred).map_err(failure)?;
+    let seen = version(&look, file)?;
+    look.commit().map_err(failure)?;
+    if seen == MIGRATIONS.len() {
         return Ok(());
     }
     let transaction =

@@ -63,6 +63,7 @@ pub struct Children {
     services: Vec<Service>,
     dead: Option<&'static str>,
     embedded: bool,
+    bad_lines_told: usize,
 }
 
 impl Children {
@@ -73,17 +74,49 @@ impl Children {
             ..Self::default()
         };
         for name in WORKERS {
-            let mut command = command(plan, kafka, &[name.to_owned()])?;
-            command
-                .env("ORDERFLOW__STORE__SQLITE__PATH", plan.store().sqlite.path)
-                .env("ORDERFLOW__REPORT__LISTEN", plan.page.to_string());
-            if embedded {
-                without_login(&mut command);
-                command.env("ORDERFLOW__ANALYTICS__GENERATION", plan.generation.to_string());
-            }
-            children.spawn(name, command, plan)?;
+            children.start_worker(name, plan, kafka)?;
         }
         Ok(children)
+    }
+
+    fn start_worker(&mut self, name: &'static str, plan: &Plan, kafka: &KafkaSettings) -> Result<(), Exit> {
+        let mut command = command(plan, kafka, &[name.to_owned()])?;
+        command
+            .env("ORDERFLOW__STORE__SQLITE__PATH", plan.store().sqlite.path)
+            .env("ORDERFLOW__REPORT__LISTEN", plan.page.to_string());
+        if self.embedded {
+            without_login(&mut command);
+            command.env("ORDERFLOW__ANALYTICS__GENERATION", plan.generation.to_string());
+        }
+        self.spawn(name, command, plan)
+    }
+
+    /// Starts the report once more, after it found its port taken.
+    pub fn restart_report(&mut self, plan: &Plan, kafka: &KafkaSettings) -> Result<(), Exit> {
+        self.services.retain(|service| service.name != "report");
+        self.dead = None;
+        self.start_worker("report", plan, kafka)
+    }
+
+    /// What a service has logged so far.
+    pub fn log_of(&self, name: &str) -> String {
+        let service = self.services.iter().find(|service| service.name == name);
+        service
+            .and_then(|service| std::fs::read_to_string(&service.log).ok())
+            .unwrap_or_default()
+    }
+
+    /// The bad lines that the producer has told of and that were not passed on yet.
+    pub fn bad_lines(&mut self) -> Vec<String> {
+        let log = self.log_of("producer");
+        let told: Vec<String> = log
+            .lines()
+            .filter(|line| line.contains(": rejected ("))
+            .map(str::to_owned)
+            .collect();
+        let new = told.get(self.bad_lines_told..).unwrap_or_default().to_vec();
+        self.bad_lines_told = told.len();
+        new
     }
 
     /// Starts the producer.

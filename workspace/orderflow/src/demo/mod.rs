@@ -83,7 +83,7 @@ pub fn main(args: DemoArgs) -> ExitCode {
 }
 
 async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(), Exit> {
-    let plan = Plan::new(&args)?;
+    let mut plan = Plan::new(&args)?;
     let broker = match &args.brokers {
         Some(_) => None,
         None => Some(start_broker(args.broker_port).await?),
@@ -100,7 +100,7 @@ async fn run(args: DemoArgs, mut config: Config, process: Process) -> Result<(),
 
     let first_id = result::next_order_id(&config.kafka, &plan).await?;
     let mut children = Children::start(&plan, &config.kafka, broker.is_some())?;
-    plan.wait_for_page(&mut children, &process).await?;
+    plan.wait_for_page(&mut children, &config.kafka, &process).await?;
     plan.greet(&config.kafka, broker.is_some());
     let started = std::time::Instant::now();
     children.start_producer(&plan, &config.kafka, &ProducerJob::new(&args, first_id))?;
@@ -145,6 +145,9 @@ async fn watch_until_the_end(
     let mut progress = Progress::new(STALL_LIMIT);
     loop {
         let produced = children.check()?;
+        for line in children.bad_lines() {
+            status.say(&line);
+        }
         match watch::look(&config.kafka).await {
             Ok(look) => {
                 status.show(&look);
@@ -182,6 +185,7 @@ async fn report(args: &DemoArgs, config: &Config, plan: &Plan, seconds: f64) -> 
     if !args.exit_when_done && !args.json {
         return Ok(());
     }
+    eprintln!("reading the result back from topics and store");
     let result = result::count(&config.kafka, plan, seconds).await?;
     if args.json {
         println!("{}", result.to_json());

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use service::{Exit, Process};
 use stream::KafkaSettings;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 
 use crate::cli::DemoArgs;
 use crate::demo::children::Children;
@@ -60,7 +59,7 @@ impl Plan {
             && !file.exists()
         {
             return Err(Exit::config(format!(
-                "`--orders {}`: there is no such file",
+                "`--orders {}`: there is no such file; give the path of a CSV or NDJSON file, plain or zstd",
                 file.display()
             )));
         }
@@ -94,11 +93,26 @@ impl Plan {
     }
 
     /// Waits until the report answers.
-    pub async fn wait_for_page(&self, children: &mut Children, process: &Process) -> Result<(), Exit> {
+    pub async fn wait_for_page(
+        &mut self,
+        children: &mut Children,
+        kafka: &KafkaSettings,
+        process: &Process,
+    ) -> Result<(), Exit> {
         let started = Instant::now();
-        while TcpStream::connect(self.page).await.is_err() {
+        // Its own word, not an open port: another demo's page may answer there.
+        while !children.log_of("report").contains("report serves the page") {
             if let Err(exit) = children.check() {
-                return Err(children.explain(exit));
+                let taken = children.log_of("report").contains("can not listen on");
+                let next = self.page.port().checked_add(1).and_then(free_port);
+                match next {
+                    // Somebody was faster: the next free port then.
+                    Some(page) if taken => {
+                        self.page = page;
+                        children.restart_report(self, kafka)?;
+                    }
+                    _ => return Err(children.explain(exit)),
+                }
             }
             if started.elapsed() > PAGE_LIMIT {
                 return Err(children.explain(Exit::failed(format!(

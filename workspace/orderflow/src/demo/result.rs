@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use service::Exit;
 use stream::reader::read_to_end;
 use stream::{KafkaSettings, Record, TopicNames};
+use tokio::task::JoinSet;
 
 use crate::demo::plan::Plan;
 use crate::topics;
@@ -149,22 +150,22 @@ async fn highest_stored_id(plan: &Plan) -> Result<Option<i64>, Exit> {
 /// Counts everything.
 pub async fn count(kafka: &KafkaSettings, plan: &Plan, seconds: f64) -> Result<Counts, Exit> {
     let topics = TopicNames::default();
-    let (orders, collected): (u64, Orders) = collect(kafka, &topics.orders, Orders::add).await?;
-    let (alerts, ()) = collect(kafka, &topics.fraud_alerts, |(), _| ()).await?;
-    let (_, payments): (u64, [u64; 3]) = collect(kafka, &topics.payments, |counts: &mut [u64; 3], record| {
-        let payment = record.value.and_then(|value| Payment::decode(value).ok());
-        let position =
-            payment.and_then(|payment| PaymentStatus::ALL.iter().position(|one| *one == payment.status));
-        if let Some(count) = position.and_then(|index| counts.get_mut(index)) {
-            *count += 1;
-        }
-    })
-    .await?;
-    let mut dead_letters = 0;
+    let mut letters = JoinSet::new();
     for spec in topics::built_in().map_err(|error| Exit::bug(format!("{error:#}")))? {
         if spec.name.ends_with(".dlq") {
-            dead_letters += collect::<()>(kafka, &spec.name, |(), _| ()).await?.0;
+            let kafka = kafka.clone();
+            letters.spawn(async move { collect::<()>(&kafka, &spec.name, |(), _| ()).await });
         }
+    }
+    let (orders, alerts, payments) = tokio::try_join!(
+        collect(kafka, &topics.orders, Orders::add),
+        collect(kafka, &topics.fraud_alerts, |(), _| ()),
+        collect(kafka, &topics.payments, add_payment),
+    )?;
+    let ((orders, collected), (alerts, ()), (_, payments)) = (orders, alerts, payments);
+    let mut dead_letters = 0;
+    while let Some(counted) = letters.join_next().await {
+        dead_letters += counted.map_err(|error| Exit::bug(error.to_string()))??.0;
     }
     let store = docstore::open(&plan.store()).map_err(|error| Exit::unavailable(error.to_string()))?;
     let summary = store
@@ -188,6 +189,18 @@ pub async fn count(kafka: &KafkaSettings, plan: &Plan, seconds: f64) -> Result<C
             .collect(),
         seconds,
     })
+}
+
+fn add_payment(counts: &mut [u64; 3], record: &Record<'_>) {
+    let payment = record.value.and_then(|value| Payment::decode(value).ok());
+    let position = payment.and_then(|payment| {
+        PaymentStatus::ALL
+            .iter()
+            .position(|status| *status == payment.status)
+    });
+    if let Some(count) = position.and_then(|index| counts.get_mut(index)) {
+        *count += 1;
+    }
 }
 
 /// What the producer did not send has left no trace elsewhere: its own report tells.

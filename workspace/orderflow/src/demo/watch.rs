@@ -135,9 +135,19 @@ impl Status {
         }
     }
 
+    /// A line of its own, beside the status.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Leaves the last status where it stands and the cursor below it.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish();
+            eprintln!();
         }
     }
 }

@@ -85,7 +85,6 @@ async fn a_key_without_its_secret_names_the_variable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the client's own words name neither the key nor the file; KafkaSettings::problems has to look"]
 async fn a_certificate_file_that_is_missing_is_named_with_its_key() {
     let launch = orderflow(&["run", "fraud"])
         .env("ORDERFLOW__KAFKA__SECURITY_PROTOCOL", "SSL")
@@ -269,16 +268,19 @@ async fn an_output_with_fewer_partitions_than_its_source_is_refused_before_anyth
 async fn a_file_that_is_missing_is_named_before_kafka_is_asked_for() {
     let away = |arguments: &[&str]| orderflow(arguments).env("KAFKA_BROKERS", "127.0.0.1:1");
     let demo = refused(away(&["demo", "--orders", "nothing.csv"]), 64).await;
-    assert_eq!(last_error(&demo), "`--orders nothing.csv`: there is no such file");
+    assert_eq!(
+        last_error(&demo),
+        "`--orders nothing.csv`: there is no such file; give the path of a CSV or NDJSON file, plain or zstd"
+    );
     let replay = refused(away(&["run", "producer", "replay", "nothing.csv"]), 64).await;
     assert_eq!(
         last_error(&replay),
-        "`nothing.csv` can not be read: No such file or directory (os error 2)"
+        "`nothing.csv` can not be read: No such file or directory (os error 2); give the path of a CSV or NDJSON file, plain or zstd, or `-` for standard input"
     );
     let topics = refused(away(&["topics", "apply", "--file", "nothing.toml"]), 64).await;
     assert_eq!(
         last_error(&topics),
-        "reading `nothing.toml`: No such file or directory (os error 2)"
+        "`--file nothing.toml` can not be read; leave it out for the built-in topics: No such file or directory (os error 2)"
     );
     let config = refused(away(&["run", "fraud", "--config", "nothing.toml"]), 64).await;
     assert_eq!(

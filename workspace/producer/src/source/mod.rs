@@ -135,8 +135,11 @@ pub fn open(
     default_currency: Currency,
 ) -> Result<OpenFile, SourceError> {
     let name = path.display().to_string();
-    let unreadable =
-        |error: std::io::Error| SourceError::Unreadable(format!("`{name}` can not be read: {error}"));
+    let unreadable = |error: std::io::Error| {
+        SourceError::Unreadable(format!(
+            "`{name}` can not be read: {error}; give the path of a CSV or NDJSON file, plain or zstd, or `-` for standard input"
+        ))
+    };
     let input = input::open(path).map_err(unreadable)?;
     let (read, total) = (Arc::clone(&input.read), input.total);
     let (source, layout) = layout_of(name.clone(), input, format, map, default_currency)?;

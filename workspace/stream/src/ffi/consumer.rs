@@ -15,10 +15,12 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
 
+use super::list::{List, entries};
+use super::message::{Message, MessageBatch, bytes};
 use super::{Client, Shared, lock, millis, response_at, text};
 use crate::error::{StreamError, is_permanent_for_group};
 use crate::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
-use crate::record::{Headers, Record};
+use crate::record::Record;
 use crate::source::{Entry, RebalanceKind, Source};
 
 const COMMITTING: &str = "committing offsets";
@@ -443,55 +445,6 @@ impl Drop for OwnedQueue {
     }
 }
 
-/// One message of librdkafka, given back when dropped.
-#[repr(transparent)]
-struct Message(*mut sys::rd_kafka_message_t);
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: the message is ours and is destroyed once.
-        unsafe { sys::rd_kafka_message_destroy(self.0) };
-    }
-}
-
-impl Headers for Message {
-    fn get(&self, index: usize) -> Option<(&str, &[u8])> {
-        let mut headers = std::ptr::null_mut();
-        let mut name = std::ptr::null();
-        let mut value = std::ptr::null();
-        let mut size = 0_usize;
-        // SAFETY: the message is alive and owns its headers; names are strings, values have `size` bytes,
-        // and both live as long as the message.
-        unsafe {
-            if sys::rd_kafka_message_headers(self.0, &raw mut headers) != NO_ERROR {
-                return None;
-            }
-            let found =
-                sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size);
-            if found != NO_ERROR || name.is_null() {
-                return None;
-            }
-            let name = CStr::from_ptr(name).to_str().unwrap_or("(not UTF-8)");
-            Some((name, bytes(value, size).unwrap_or_default()))
-        }
-    }
-}
-
-/// # Safety
-/// `pointer` is null or points to `length` bytes that live as long as `'a`.
-unsafe fn bytes<'a>(pointer: *const c_void, length: usize) -> Option<&'a [u8]> {
-    if pointer.is_null() {
-        return None;
-    }
-    // SAFETY: the caller's promise.
-    Some(unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
-}
-
-/// What one read gave.
-pub(crate) struct MessageBatch {
-    messages: Vec<Message>,
-}
-
 impl Consumer {
     /// What the client tells its reader, in our words.
     fn error_of(&self, message: &Message, topic: String) -> StreamError {
@@ -530,63 +483,6 @@ impl Consumer {
             },
         }
     }
-}
-
-struct ListEntry {
-    topic: CString,
-    partition: i32,
-    offset: i64,
-    error: RDKafkaRespErr,
-}
-
-/// A topic partition list that is ours.
-struct List(*mut sys::rd_kafka_topic_partition_list_t);
-
-impl List {
-    fn new<'a>(partitions: impl Iterator<Item = (&'a CStr, i32, i64)>) -> Self {
-        // SAFETY: the list is ours; entries that were added are written to before the next call.
-        unsafe {
-            let list = sys::rd_kafka_topic_partition_list_new(8);
-            for (topic, partition, offset) in partitions {
-                let entry = sys::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), partition);
-                (*entry).offset = offset;
-            }
-            Self(list)
-        }
-    }
-
-    fn entries(&self) -> impl Iterator<Item = ListEntry> {
-        // SAFETY: the list is alive as long as `self`.
-        unsafe { entries(self.0) }
-    }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        // SAFETY: the list is ours and is destroyed once.
-        unsafe { sys::rd_kafka_topic_partition_list_destroy(self.0) };
-    }
-}
-
-/// # Safety
-/// `list` is null or alive while the iterator is used.
-unsafe fn entries(list: *const sys::rd_kafka_topic_partition_list_t) -> impl Iterator<Item = ListEntry> {
-    // SAFETY: the caller's promise; `elems` has `cnt` entries.
-    let slice = unsafe {
-        if list.is_null() || (*list).cnt == 0 {
-            &[]
-        } else {
-            std::slice::from_raw_parts((*list).elems, usize::try_from((*list).cnt).unwrap_or(0))
-        }
-    };
-    slice.iter().map(|entry| ListEntry {
-        // SAFETY: the topic of an entry is a string.
-        topic: unsafe { CStr::from_ptr(entry.topic) }.to_owned(),
-        partition: entry.partition,
-        offset: entry.offset,
-        // SAFETY: the entry is alive.
-        error: unsafe { response_at(&raw const entry.err) },
-    })
 }
 
 unsafe fn unassign(

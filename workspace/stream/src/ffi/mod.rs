@@ -7,6 +7,8 @@
 //! - Strings from librdkafka are copied before the call that lent them returns.
 
 mod consumer;
+mod list;
+mod message;
 mod producer;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

@@ -11,8 +11,9 @@ use service::{Process, ServiceInfo};
 use super::*;
 use crate::failure::Failure;
 use crate::handler::{Handler, OutputTopic, Outputs};
-use crate::position::{Partition, TopicIndex};
+use crate::position::{Offset, Partition, StartAt, TopicIndex};
 use crate::record::NoHeaders;
+use crate::source::RebalanceKind;
 use crate::stage::immediate::Immediate;
 
 const INFO: ServiceInfo = ServiceInfo {

@@ -1,0 +1,115 @@
+//! What a pump does when partitions come and go.
+
+use std::collections::HashMap;
+
+use super::{BROKER_AWAY, COMMITTED_TIMEOUT, Pump};
+use crate::error::StreamError;
+use crate::position::{Offset, StartAt, TopicPartition};
+use crate::source::{RebalanceKind, Source};
+use crate::stage::Stage;
+
+impl<S: Source, G: Stage> Pump<S, G> {
+    /// Answers what the group is waiting for, with everything settled first.
+    pub(super) fn answer_rebalance(&mut self) -> Result<(), StreamError> {
+        let Some((kind, partitions)) = self.source.take_rebalance() else {
+            return Ok(());
+        };
+        let named: Vec<String> = partitions
+            .iter()
+            .map(|at| format!("{}[{}]", self.topic(*at), at.partition))
+            .collect();
+        tracing::info!(?kind, partitions = named.join(" "), "rebalance");
+        match kind {
+            RebalanceKind::Assign => {
+                self.parts.metrics.rebalances.with_label_values(&["assign"]).inc();
+                self.take_partitions(&partitions)
+            }
+            RebalanceKind::Revoke => {
+                self.parts.metrics.rebalances.with_label_values(&["revoke"]).inc();
+                self.collect()?;
+                self.settle()?;
+                self.give_up(&partitions)
+            }
+            RebalanceKind::Lose => {
+                self.parts.metrics.rebalances.with_label_values(&["lose"]).inc();
+                self.give_up(&partitions)
+            }
+        }
+    }
+
+    pub(super) fn take_partitions(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let Some(committed) = self.committed(partitions)? else {
+            // Told to stop meanwhile: the group hears that nothing was taken, and then that we leave.
+            return self.source.assign(&[]);
+        };
+        let mut starts = Vec::new();
+        for at in partitions {
+            let start = committed
+                .get(at)
+                .copied()
+                .flatten()
+                .map_or(StartAt::Earliest, StartAt::Offset);
+            self.ledger.assign(*at, start);
+            self.budget.assign(*at);
+            starts.push((*at, start));
+        }
+        self.source.assign(&starts)?;
+        if self.stopped_reading {
+            return self.source.pause(partitions);
+        }
+        Ok(())
+    }
+
+    /// Asks until somebody knows: without an answer there is no place to begin. `None` when the pump is
+    /// told to stop first.
+    fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Option<HashMap<TopicPartition, Option<Offset>>>, StreamError> {
+        let mut failed = 0;
+        loop {
+            match self.source.committed(partitions, COMMITTED_TIMEOUT) {
+                Err(error) if error.is_retriable() && self.parts.wake.is_stopping() => {
+                    tracing::warn!(%error, "reading the committed offsets");
+                    return Ok(None);
+                }
+                Err(error) if error.is_retriable() => {
+                    failed += 1;
+                    self.parts.heartbeat.beat();
+                    self.parts.metrics.set_waiting("broker", true);
+                    if u32::is_power_of_two(failed) {
+                        tracing::warn!(attempts = failed, %error, "reading the committed offsets, trying again");
+                    }
+                    std::thread::park_timeout(BROKER_AWAY.pause(failed, &mut rand::rng()));
+                }
+                answer => {
+                    self.parts.metrics.set_waiting("broker", false);
+                    return answer.map(Some);
+                }
+            }
+        }
+    }
+
+    /// Closes the accounts of partitions and gives them up: what is in work for them is dropped when it
+    /// arrives.
+    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let mut paused = Vec::new();
+        for at in partitions {
+            let dropped = self.ledger.revoke(*at);
+            self.parts.metrics.records_dropped.inc_by(dropped.records);
+            if self.budget.revoke(*at) {
+                paused.push(*at);
+            }
+            self.parts.metrics.remove_lag(self.topic(*at), at.partition);
+        }
+        self.stage.given_up(partitions);
+        self.observe();
+        // The client remembers a pause beyond the assignment. It is taken back here, where nothing can be
+        // lost by it, and not after the next assignment: resuming makes the client drop what it has
+        // fetched, also for a partition that was not paused.
+        if !paused.is_empty() {
+            self.source.resume(&paused)?;
+        }
+        self.source.unassign(partitions)
+    }
+}
