@@ -43,17 +43,16 @@ impl Shutdown {
 
     /// Requests the shutdown. The first reason stands.
     pub fn request(&self, reason: &str) {
-        let first = self.inner.reason.send_if_modified(|current| {
+        self.inner.reason.send_if_modified(|current| {
             let first = current.is_none();
             if first {
+                // Said before anybody is woken: the process may end before another line is written.
+                tracing::info!(reason, "shutting down");
+                self.inner.requested.store(true, Ordering::Release);
                 *current = Some(reason.to_owned());
             }
             first
         });
-        self.inner.requested.store(true, Ordering::Release);
-        if first {
-            tracing::info!(reason, "shutting down");
-        }
     }
 
     /// Why the shutdown was requested.
