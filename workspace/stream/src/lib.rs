@@ -8,6 +8,15 @@
 //! Who may call it: the workers, with a handler, a concurrent handler or a sink (see [`handler`]); the
 //! intake, with a [`publisher::Publisher`]; and the operator's command, with [`admin`] and [`reader`].
 //! The crate knows nothing of orders.
+//!
+//! - [`worker`]: running a worker: topics checked, pumps started, one way to end.
+//! - [`handler`], [`record`], [`failure`]: what a worker supplies, sees and answers.
+//! - `pump`: the consume loop; `source` is the seam behind which records come from, `stage` the three
+//!   shapes of work, `unit_of_work` what is sent and committed together, `dead_letter` its headers.
+//! - [`ledger`], [`budget`], [`backoff`], [`position`]: the pure parts.
+//! - [`publisher`], [`admin`], [`reader`]: publishing with an answer, questions to a cluster, whole topics.
+//! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
+//! - `ffi`: the client, and all unsafe code.
 
 pub mod admin;
 pub mod backoff;

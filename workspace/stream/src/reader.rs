@@ -79,7 +79,7 @@ pub async fn read_to_end(
                     what: format!("reading topic `{topic}` to its end"),
                     limit_ms: idle_limit.as_millis(),
                     cause: consumer
-                        .take_last_error()
+                        .take_complaint()
                         .map_or_else(|| "nothing came".to_owned(), |error| error.to_string()),
                 });
             }

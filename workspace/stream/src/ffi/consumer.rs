@@ -109,13 +109,6 @@ impl Consumer {
         ReadWaker(Arc::clone(&self.queue))
     }
 
-    /// The last thing that the client complained about, once.
-    pub fn take_last_error(&self) -> Option<StreamError> {
-        let error = self.queue.client.last_error()?;
-        self.queue.client.clear_last_error();
-        Some(error.into_stream_error(&self.brokers))
-    }
-
     fn index_of(&self, topic: &CStr) -> Option<TopicIndex> {
         let index = self.topics.iter().position(|known| known.as_c_str() == topic)?;
         u16::try_from(index).ok().map(TopicIndex)
@@ -358,7 +351,9 @@ impl Source for Consumer {
     }
 
     fn take_complaint(&mut self) -> Option<StreamError> {
-        self.take_last_error()
+        let error = self.queue.client.last_error()?;
+        self.queue.client.clear_last_error();
+        Some(error.into_stream_error(&self.brokers))
     }
 
     fn high_watermark(&self, at: TopicPartition) -> Option<Offset> {
