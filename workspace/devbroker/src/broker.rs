@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -10,6 +11,9 @@ use crate::options::{BrokerError, Options};
 use crate::server;
 use crate::stats::Stats;
 use crate::topic_config::TopicConfig;
+
+/// An interval of zero would keep a core busy.
+const SHORTEST_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A running broker. It serves until [`Broker::stop`], or until it is dropped.
 #[derive(Debug)]
@@ -68,6 +72,16 @@ impl Broker {
         self.core.stats()
     }
 
+    /// Moves the broker's clock forward, monotonic and wall time alike, as if `step` had passed at
+    /// once: session time-outs, rebalance time-outs and `retention.ms` that end within it are acted
+    /// on now. Everybody who should have been heard within `step` is late, also a member that is
+    /// well and whose next heartbeat is on its way. Long polls and the silence that a connection
+    /// may keep are measured in real time and do not move.
+    pub fn advance_clock(&self, step: Duration) {
+        self.core.clock.advance(step);
+        tracing::info!(?step, "the clock was moved forward");
+    }
+
     /// Closes all connections and returns when every task of the broker has ended. The records and
     /// offsets are gone with it.
     pub async fn stop(self) {
@@ -85,11 +99,11 @@ impl Drop for Broker {
 }
 
 async fn watch_retention(core: Arc<Core>) {
-    let mut ticks = tokio::time::interval(core.options.retention_check_interval);
+    let interval = core.options.retention_check_interval.max(SHORTEST_CHECK_INTERVAL);
     loop {
         tokio::select! {
             () = core.stopping.cancelled() => return,
-            _ = ticks.tick() => core.enforce_retention(),
+            () = core.clock.sleep_until(core.clock.now() + interval) => core.enforce_retention(),
         }
     }
 }

@@ -207,7 +207,7 @@ fn reply<T>(answer: oneshot::Sender<T>, result: T) {
 
 async fn sleep_until(clock: &Clock, deadline: Option<Moment>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until(clock.instant(deadline).into()).await,
+        Some(deadline) => clock.sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }
