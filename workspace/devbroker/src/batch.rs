@@ -5,15 +5,18 @@
 //!
 //! Pure. Format: <https://kafka.apache.org/documentation/#recordbatch>.
 
-use bytes::Buf;
+use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::error::ResponseError;
 
 /// Bytes of a batch before its first record.
 pub(crate) const HEADER_BYTES: usize = 61;
 /// Base offset and length: what the length field does not count.
 const PREFIX_BYTES: usize = 12;
-/// Where the checksum's range (everything from the attributes on) begins.
+/// Where the checksum stands, and where its range (everything from the attributes on) begins.
+const CHECKSUM_AT: usize = 17;
 const CHECKSUMMED_FROM: usize = 21;
+/// Where a marker tells the outcome: the second field of its only record's key.
+const MARKER_KIND_AT: usize = HEADER_BYTES + 5 + 2;
 /// The epoch of the only leader that there ever is.
 pub(crate) const LEADER_EPOCH: i32 = 0;
 
@@ -60,6 +63,13 @@ pub(crate) struct Sequenced {
     pub(crate) last: i32,
 }
 
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Commit,
+    Abort,
+}
+
 /// What the broker needs to know of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BatchHeader {
@@ -69,11 +79,32 @@ pub(crate) struct BatchHeader {
     pub(crate) max_timestamp: i64,
     /// `None` for a producer without idempotence.
     pub(crate) sequenced: Option<Sequenced>,
+    /// Whether the records belong to a transaction; then `sequenced` names its producer.
+    pub(crate) transactional: bool,
+    /// Whether this is a marker that ends a transaction, which the broker alone writes.
+    pub(crate) control: bool,
 }
 
 impl BatchHeader {
     /// Checks that `bytes` is exactly one sound batch that a client may send.
     pub(crate) fn check(bytes: &[u8]) -> Result<Self, Refusal> {
+        let invalid = |message: &str| Err(Refusal::new(ResponseError::InvalidRecord, message));
+        let header = Self::read(bytes)?;
+        if header.control {
+            return invalid("clients may not write control batches");
+        }
+        match header.sequenced {
+            Some(sequenced) if sequenced.first < 0 => {
+                return invalid("an idempotent batch needs a sequence number");
+            }
+            None if header.transactional => return invalid("a transactional batch needs a producer id"),
+            _ => {}
+        }
+        Ok(header)
+    }
+
+    /// Reads the header of exactly one sound batch, whoever wrote it.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         let corrupt = |message: String| Refusal::new(ResponseError::CorruptMessage, message);
         let invalid = |message: &str| Refusal::new(ResponseError::InvalidRecord, message);
         check_extent(bytes)?;
@@ -99,32 +130,70 @@ impl BatchHeader {
         if records < 1 || last_offset_delta != records - 1 {
             return Err(invalid("the record count and the offsets of the batch disagree"));
         }
-        if attributes & CONTROL != 0 {
-            return Err(invalid("clients may not write control batches"));
-        }
-        if attributes & TRANSACTIONAL != 0 {
-            return Err(Refusal::new(
-                ResponseError::TransactionalIdAuthorizationFailed,
-                "a transactional batch needs a transactional id, and transactions are not served by this broker",
-            ));
-        }
-        let sequenced = match (producer_id, base_sequence) {
-            (..=-1, _) => None,
-            (_, ..=-1) => return Err(invalid("an idempotent batch needs a sequence number")),
-            _ => Some(Sequenced {
-                producer_id,
-                epoch: producer_epoch,
-                first: base_sequence,
-                last: advance(base_sequence, last_offset_delta),
-            }),
-        };
+        let sequenced = (producer_id >= 0).then_some(Sequenced {
+            producer_id,
+            epoch: producer_epoch,
+            first: base_sequence,
+            last: advance(base_sequence, last_offset_delta),
+        });
         Ok(Self {
             compression: compression(attributes)?,
             records,
             base_timestamp,
             max_timestamp,
             sequenced,
+            transactional: attributes & TRANSACTIONAL != 0,
+            control: attributes & CONTROL != 0,
         })
+    }
+}
+
+/// The control batch that ends a transaction of a producer in one partition: one record, whose key
+/// tells the outcome (KIP-98). Its offset is not stamped yet.
+pub(crate) fn marker(producer_id: i64, epoch: i16, outcome: Outcome, timestamp: i64) -> BytesMut {
+    /// The lengths inside of the record are varints of one byte: twice the number.
+    const RECORD: [u8; 5] = [2 * MARKER_RECORD_BYTES, 0, 0, 0, 2 * 4];
+    const MARKER_RECORD_BYTES: u8 = 16;
+    let kind: i16 = match outcome {
+        Outcome::Abort => 0,
+        Outcome::Commit => 1,
+    };
+    let mut bytes = BytesMut::with_capacity(HEADER_BYTES + 17);
+    bytes.put_i64(0);
+    bytes.put_i32(i32::try_from(HEADER_BYTES - PREFIX_BYTES).unwrap_or(0) + 17);
+    bytes.put_i32(LEADER_EPOCH);
+    bytes.put_i8(2);
+    bytes.put_u32(0);
+    bytes.put_i16(TRANSACTIONAL | CONTROL);
+    bytes.put_i32(0);
+    bytes.put_i64(timestamp);
+    bytes.put_i64(timestamp);
+    bytes.put_i64(producer_id);
+    bytes.put_i16(epoch);
+    bytes.put_i32(-1);
+    bytes.put_i32(1);
+    bytes.put_slice(&RECORD);
+    // Key: version and kind. Value: version and the epoch of the coordinator, which is the first.
+    bytes.put_i16(0);
+    bytes.put_i16(kind);
+    bytes.put_u8(2 * 6);
+    bytes.put_i16(0);
+    bytes.put_i32(0);
+    bytes.put_u8(0);
+    let checksum = crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default());
+    if let Some(field) = bytes.get_mut(CHECKSUM_AT..CHECKSUMMED_FROM) {
+        field.copy_from_slice(&checksum.to_be_bytes());
+    }
+    bytes
+}
+
+/// How the transaction ends that a control batch marks; `None` where it is no such marker.
+pub(crate) fn outcome(bytes: &[u8]) -> Option<Outcome> {
+    let kind = bytes.get(MARKER_KIND_AT..)?.first_chunk::<2>()?;
+    match i16::from_be_bytes(*kind) {
+        0 => Some(Outcome::Abort),
+        1 => Some(Outcome::Commit),
+        _ => None,
     }
 }
 
@@ -190,6 +259,7 @@ pub(crate) fn stamp(bytes: &mut [u8], base_offset: i64) {
 #[cfg(test)]
 mod tests {
     use kafka_protocol::error::ResponseError::*;
+    use kafka_protocol::records::RecordBatchDecoder;
 
     use super::*;
     use crate::samples::batch;
@@ -260,7 +330,8 @@ mod tests {
         assert_eq!(refused(patched(21, &CONTROL.to_be_bytes())), InvalidRecord);
         assert_eq!(
             refused(patched(21, &TRANSACTIONAL.to_be_bytes())),
-            TransactionalIdAuthorizationFailed
+            InvalidRecord,
+            "a transaction of nobody"
         );
         assert_eq!(
             refused(patched(21, &7_i16.to_be_bytes())),
@@ -271,6 +342,28 @@ mod tests {
             InvalidRecord,
             "a producer without a sequence"
         );
+    }
+
+    #[test]
+    fn a_marker_is_a_control_batch_that_the_codec_reads() {
+        for (outcome, kind) in [(Outcome::Abort, 0_i16), (Outcome::Commit, 1)] {
+            let bytes = marker(7, 3, outcome, 1_000);
+            let header = BatchHeader::read(&bytes).unwrap();
+            assert!(header.control && header.transactional);
+            assert_eq!(
+                header.sequenced.map(|by| (by.producer_id, by.epoch)),
+                Some((7, 3))
+            );
+            assert_eq!(super::outcome(&bytes), Some(outcome));
+            assert_eq!(BatchHeader::check(&bytes).unwrap_err().error, InvalidRecord);
+            let mut whole = bytes.freeze();
+            let records = RecordBatchDecoder::decode(&mut whole).unwrap().records;
+            assert_eq!(records.len(), 1);
+            assert!(records[0].control && records[0].transactional);
+            let key = [0_i16.to_be_bytes(), kind.to_be_bytes()].concat();
+            assert_eq!(records[0].key.as_deref(), Some(key.as_slice()));
+            assert_eq!(records[0].value.as_deref(), Some([0_u8; 6].as_slice()));
+        }
     }
 
     #[test]

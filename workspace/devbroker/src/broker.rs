@@ -11,6 +11,7 @@ use crate::options::{BrokerError, Options};
 use crate::server;
 use crate::stats::Stats;
 use crate::topic_config::TopicConfig;
+use crate::transactions;
 
 /// An interval of zero would keep a core busy.
 const SHORTEST_CHECK_INTERVAL: Duration = Duration::from_millis(1);
@@ -38,6 +39,7 @@ impl Broker {
         let core = Arc::new(Core::new(options));
         core.tasks.spawn(server::accept(Arc::clone(&core), listener));
         core.tasks.spawn(watch_retention(Arc::clone(&core)));
+        core.tasks.spawn(transactions::watch_timeouts(Arc::clone(&core)));
         tracing::info!(
             %address,
             retention_bytes = core.options.retention_bytes,

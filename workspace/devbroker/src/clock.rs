@@ -67,10 +67,9 @@ impl Clock {
         let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX);
         let later = |advanced: u64| Some(advanced.saturating_add(step));
         // The closure always has a value, so this can not fail.
-        drop(
-            self.advanced_nanos
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, later),
-        );
+        self.advanced_nanos
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, later)
+            .ok();
         self.moved.notify_waiters();
     }
 

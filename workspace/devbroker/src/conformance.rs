@@ -58,7 +58,9 @@ fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Bytes {
         DeleteRecords => DeleteRecordsResponse, InitProducerId => InitProducerIdResponse,
         OffsetForLeaderEpoch => OffsetForLeaderEpochResponse, DescribeConfigs => DescribeConfigsResponse,
         CreatePartitions => CreatePartitionsResponse, DeleteGroups => DeleteGroupsResponse,
-        DescribeCluster => DescribeClusterResponse,
+        DescribeCluster => DescribeClusterResponse, AddPartitionsToTxn => AddPartitionsToTxnResponse,
+        AddOffsetsToTxn => AddOffsetsToTxnResponse, EndTxn => EndTxnResponse,
+        TxnOffsetCommit => TxnOffsetCommitResponse,
     }
     body
 }

@@ -13,6 +13,7 @@ use crate::options::Options;
 use crate::retention::Retention;
 use crate::stats::{Counters, Stats};
 use crate::topics::Topics;
+use crate::transactions::Transactions;
 
 /// The id of the only broker of the cluster, which is the controller and every coordinator too.
 pub(crate) const NODE_ID: i32 = 1;
@@ -23,6 +24,7 @@ pub(crate) struct Core {
     pub(crate) cluster_id: String,
     pub(crate) topics: Arc<Topics>,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
     pub(crate) retention: Arc<Retention>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<Clock>,
@@ -40,11 +42,13 @@ impl Core {
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         let groups = Groups::new(&options, Arc::clone(&clock), stopping.clone(), tasks.clone());
+        let transactions = Transactions::new(&options);
         Self {
             options,
             cluster_id: Uuid::new_v4().simple().to_string(),
             topics,
             groups,
+            transactions,
             retention,
             counters,
             clock,

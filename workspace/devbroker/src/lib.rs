@@ -2,10 +2,10 @@
 //!
 //! It speaks Kafka's wire protocol, so that production code runs unchanged against it, and it
 //! starts in milliseconds inside any tokio process. It guarantees what the protocol promises of one
-//! healthy broker: dense offsets in each partition, idempotent producing without repeats, long
-//! polls that wake on append, consumer groups with generations. It is honest about the rest: one
-//! process, records in memory up to [`Options::retention_bytes`], no replication, no transactions
-//! yet, no security. Never for production; where it differs from Apache Kafka, it is wrong.
+//! healthy broker: dense offsets in each partition, idempotent producing without repeats,
+//! transactions that are seen whole or not at all, long polls that wake on append, consumer groups
+//! with generations. It is honest about the rest: one process, records in memory up to
+//! [`Options::retention_bytes`], no replication, no security. Never for production; where it differs from Apache Kafka, it is wrong.
 //!
 //! `testkit` and the `orderflow` command may depend on it; it depends on no other crate of ours.
 //!
@@ -26,7 +26,9 @@
 //! - `server`, `frame`, `shape`, `versions`: connections, frames, and what is let into the decoder.
 //! - `api`: one module per family of requests; decodes, asks the parts below, encodes.
 //! - `topics`, `topic_config`, `partition`, `retention`: what exists, and what is kept of it.
-//! - `log`, `batch`, `producers`, `record_times`: pure; the log of a partition, and what is in it.
+//! - `log`, `batch`, `producers`, `transaction_index`, `record_times`: pure; the log of a partition, and
+//!   what is in it.
+//! - `transactions`: a pure state machine of all transactional ids, and what makes its decisions true.
 //! - `groups`, `offsets`: consumer groups; a pure state machine, committed positions, and the tasks that
 //!   drive them.
 //! - `core`, `clock`, `sync`: what everything shares.
@@ -55,6 +57,8 @@ mod stats;
 mod sync;
 mod topic_config;
 mod topics;
+mod transaction_index;
+mod transactions;
 mod versions;
 
 pub use broker::Broker;

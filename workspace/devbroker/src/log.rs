@@ -17,10 +17,9 @@ use crate::batch::{BatchHeader, Compression, stamp};
 pub(crate) struct StoredBatch {
     pub(crate) base_offset: i64,
     pub(crate) last_offset: i64,
-    pub(crate) max_timestamp: i64,
     /// When it was appended, in batches over the whole broker: the order in which retention drops.
     pub(crate) appended: u64,
-    pub(crate) compression: Compression,
+    pub(crate) header: BatchHeader,
     pub(crate) bytes: Bytes,
 }
 
@@ -48,6 +47,8 @@ pub(crate) struct OutOfRange;
 pub(crate) struct Read {
     pub(crate) batches: Vec<Bytes>,
     pub(crate) bytes: usize,
+    /// The offset after the last of them.
+    pub(crate) end: i64,
     /// Whether one of them needs a reader that knows zstd.
     pub(crate) zstd: bool,
 }
@@ -78,28 +79,36 @@ impl PartitionLog {
         self.batches.push_back(StoredBatch {
             base_offset,
             last_offset: self.end - 1,
-            max_timestamp: header.max_timestamp,
             appended,
-            compression: header.compression,
+            header: *header,
             bytes,
         });
         base_offset
     }
 
-    /// Batches from the one that holds `offset` on, up to `max_bytes`; the first one is returned
-    /// even when it alone is larger, if `at_least_one` is set, so that a reader always gets on.
-    pub(crate) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, OutOfRange> {
+    /// Batches from the one that holds `offset` on that begin before `limit`, up to `max_bytes`; the
+    /// first one is returned even when it alone is larger, if `at_least_one` is set, so that a reader
+    /// always gets on.
+    pub(crate) fn read(
+        &self,
+        offset: i64,
+        limit: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Read, OutOfRange> {
         if offset < self.start || offset > self.end {
             return Err(OutOfRange);
         }
         let mut read = Read::default();
         for batch in self.batches.range(self.position(offset)..) {
             let forced = at_least_one && read.batches.is_empty();
-            if !forced && read.bytes + batch.bytes.len() > max_bytes {
+            let too_many = !forced && read.bytes + batch.bytes.len() > max_bytes;
+            if too_many || batch.base_offset >= limit {
                 break;
             }
+            read.end = batch.last_offset + 1;
             read.bytes += batch.bytes.len();
-            read.zstd |= batch.compression == Compression::Zstd;
+            read.zstd |= batch.header.compression == Compression::Zstd;
             read.batches.push(batch.bytes.clone());
         }
         Ok(read)
@@ -109,12 +118,15 @@ impl PartitionLog {
     pub(crate) fn candidates(&self, timestamp: i64) -> impl Iterator<Item = &StoredBatch> {
         self.batches
             .iter()
-            .filter(move |batch| batch.max_timestamp >= timestamp)
+            .filter(move |batch| batch.header.max_timestamp >= timestamp)
     }
 
     /// The first batch with the largest timestamp of the log.
     pub(crate) fn latest(&self) -> Option<&StoredBatch> {
-        self.batches.iter().rev().max_by_key(|batch| batch.max_timestamp)
+        self.batches
+            .iter()
+            .rev()
+            .max_by_key(|batch| batch.header.max_timestamp)
     }
 
     /// The oldest batch, unless it is the only one: the newest always stays.
@@ -182,6 +194,8 @@ mod tests {
             base_timestamp: max_timestamp,
             max_timestamp,
             sequenced: None,
+            transactional: false,
+            control: false,
         }
     }
 
@@ -263,7 +277,7 @@ mod tests {
                     }
                     Step::Read { offset, max_bytes } => {
                         let readable = offset >= model.start && offset <= model.end();
-                        let read = log.read(offset, max_bytes, true);
+                        let read = log.read(offset, log.end(), max_bytes, true);
                         prop_assert_eq!(read.is_ok(), readable);
                         let Ok(read) = read else { continue };
                         prop_assert_eq!(read.batches.is_empty(), offset == model.end());
@@ -290,9 +304,14 @@ mod tests {
         let mut log = PartitionLog::default();
         append(&mut log, 1, 1_000);
         append(&mut log, 1, 1_000);
-        assert_eq!(log.read(0, 10, true).unwrap().batches.len(), 1);
-        assert_eq!(log.read(0, 10, false).unwrap().batches.len(), 0);
-        assert_eq!(log.read(0, 2_000, false).unwrap().batches.len(), 2);
+        assert_eq!(log.read(0, 2, 10, true).unwrap().batches.len(), 1);
+        assert_eq!(log.read(0, 2, 10, false).unwrap().batches.len(), 0);
+        assert_eq!(log.read(0, 2, 2_000, false).unwrap().batches.len(), 2);
+        assert_eq!(
+            log.read(0, 1, 2_000, true).unwrap().batches.len(),
+            1,
+            "nothing beyond the limit"
+        );
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! The offsets that one group committed.
 //!
-//! Pure. Offsets of open transactions will be kept beside these, by producer, until they end.
+//! Those that were committed in a transaction are held beside the others, by producer, until the
+//! transaction ends: then they replace them, or are dropped. Until then a partition is *unstable*.
+//!
+//! Pure.
 
 use std::collections::BTreeMap;
+
+use crate::batch::Outcome;
 
 /// A committed position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub(crate) struct PartitionOffset {
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
     by_topic: BTreeMap<String, BTreeMap<i32, Committed>>,
+    /// Held for open transactions, by producer id.
+    held: BTreeMap<i64, BTreeMap<(String, i32), Committed>>,
 }
 
 impl Offsets {
@@ -33,29 +40,99 @@ impl Offsets {
             .insert(offset.partition, offset.committed);
     }
 
+    /// Keeps a position until the transaction of this producer ends.
+    pub(crate) fn hold(&mut self, producer_id: i64, offset: PartitionOffset) {
+        let held = self.held.entry(producer_id).or_default();
+        held.insert((offset.topic, offset.partition), offset.committed);
+    }
+
+    /// The transaction of this producer ended.
+    pub(crate) fn end_transaction(&mut self, producer_id: i64, outcome: Outcome) {
+        let held = self.held.remove(&producer_id).unwrap_or_default();
+        if outcome == Outcome::Commit {
+            for ((topic, partition), committed) in held {
+                self.by_topic
+                    .entry(topic)
+                    .or_default()
+                    .insert(partition, committed);
+            }
+        }
+    }
+
+    /// Whether a transaction that has not ended may move this position.
+    pub(crate) fn is_unstable(&self, topic: &str, partition: i32) -> bool {
+        let key = (topic.to_owned(), partition);
+        self.held.values().any(|held| held.contains_key(&key))
+    }
+
     pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Committed> {
         self.by_topic.get(topic)?.get(&partition)
     }
 
-    /// All positions, by topic and partition.
-    pub(crate) fn all(&self) -> Vec<PartitionOffset> {
+    /// The partitions with a committed position, sorted.
+    pub(crate) fn partitions(&self) -> Vec<(String, i32)> {
         let pairs = self.by_topic.iter().flat_map(|(topic, partitions)| {
             partitions
-                .iter()
-                .map(move |(partition, committed)| PartitionOffset {
-                    topic: topic.clone(),
-                    partition: *partition,
-                    committed: committed.clone(),
-                })
+                .keys()
+                .map(move |partition| (topic.clone(), *partition))
         });
         pairs.collect()
     }
 
     pub(crate) fn forget_topic(&mut self, topic: &str) {
         self.by_topic.remove(topic);
+        for held in self.held.values_mut() {
+            held.retain(|(name, _), _| name != topic);
+        }
+        self.held.retain(|_, held| !held.is_empty());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_topic.is_empty()
+        self.by_topic.is_empty() && self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(partition: i32, offset: i64) -> PartitionOffset {
+        PartitionOffset {
+            topic: "orders".to_owned(),
+            partition,
+            committed: Committed {
+                offset,
+                leader_epoch: 0,
+                metadata: String::new(),
+            },
+        }
+    }
+
+    fn committed(offsets: &Offsets, partition: i32) -> Option<i64> {
+        offsets.get("orders", partition).map(|committed| committed.offset)
+    }
+
+    #[test]
+    fn offsets_of_a_transaction_count_when_it_commits_and_only_then() {
+        let mut offsets = Offsets::default();
+        offsets.commit(position(0, 5));
+        offsets.hold(1, position(0, 10));
+        offsets.hold(2, position(1, 20));
+        assert_eq!((committed(&offsets, 0), committed(&offsets, 1)), (Some(5), None));
+        assert!(offsets.is_unstable("orders", 0) && offsets.is_unstable("orders", 1));
+        offsets.end_transaction(1, Outcome::Commit);
+        offsets.end_transaction(2, Outcome::Abort);
+        assert_eq!((committed(&offsets, 0), committed(&offsets, 1)), (Some(10), None));
+        assert!(!offsets.is_unstable("orders", 0) && !offsets.is_unstable("orders", 1));
+    }
+
+    #[test]
+    fn a_deleted_topic_takes_held_offsets_with_it() {
+        let mut offsets = Offsets::default();
+        offsets.hold(1, position(0, 10));
+        offsets.forget_topic("orders");
+        assert!(offsets.is_empty());
+        offsets.end_transaction(1, Outcome::Commit);
+        assert!(offsets.is_empty());
     }
 }

@@ -26,6 +26,13 @@ pub struct Options {
     pub group_max_size: usize,
     /// Groups that may exist at the same time.
     pub max_groups: usize,
+    /// How long after its outcome is decided a transaction gets its markers. Until then the producer's
+    /// next transaction is answered with CONCURRENT_TRANSACTIONS, as real Kafka does.
+    pub transaction_marker_delay: Duration,
+    /// The longest time-out that a transactional producer may ask for.
+    pub transaction_max_timeout: Duration,
+    /// Transactional ids that are remembered; the one that was silent longest is forgotten first.
+    pub max_transactional_ids: usize,
     /// Partitions that may exist at the same time, over all topics.
     pub max_partitions: usize,
     /// The largest record batch of a topic that does not set `max.message.bytes`.
@@ -58,6 +65,9 @@ impl Default for Options {
             group_max_size: 1_000,
             max_groups: 10_000,
             max_partitions: 20_000,
+            transaction_marker_delay: Duration::from_millis(2),
+            transaction_max_timeout: Duration::from_secs(900),
+            max_transactional_ids: 10_000,
             // Kafka's own defaults from here on: 1 MiB plus a batch overhead, 100 MiB, 55 MiB.
             max_message_bytes: 1_048_588,
             max_frame_bytes: 104_857_600,

@@ -1,4 +1,5 @@
-//! One partition as the broker's tasks share it: log, producers and waiting readers under one lock.
+//! One partition as the broker's tasks share it: log, producers, transactions and waiting readers
+//! under one lock.
 //!
 //! The lock is per partition and is held for copying handles, never for copying records or for
 //! waiting. A reader that found too little registers a [`Notify`]; every append wakes all who are
@@ -7,14 +8,16 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::BytesMut;
+use kafka_protocol::error::ResponseError;
 use tokio::sync::Notify;
 
-use crate::batch::{BatchHeader, Refusal};
+use crate::batch::{self, BatchHeader, Outcome, Refusal, Sequenced};
 use crate::log::{Dropped, OutOfRange, PartitionLog, Read, StoredBatch};
 use crate::producers::{Producers, Verdict};
 use crate::retention::{Bound, Retention};
 use crate::sync::lock;
 use crate::topic_config::TopicConfig;
+use crate::transaction_index::{Aborted, TransactionIndex};
 
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -28,6 +31,7 @@ pub(crate) struct Partition {
 struct State {
     log: PartitionLog,
     producers: Producers,
+    transactions: TransactionIndex,
     waiting: Vec<Arc<Notify>>,
     /// Set when the topic is deleted: what is still asked of this partition is refused.
     deleted: bool,
@@ -38,6 +42,59 @@ struct State {
 pub(crate) struct Bounds {
     pub(crate) start: i64,
     pub(crate) end: i64,
+    /// The last stable offset: before it every transaction has ended.
+    pub(crate) stable: i64,
+}
+
+impl Bounds {
+    /// What is told of a partition that is not there.
+    pub(crate) const UNKNOWN: Self = Self {
+        start: -1,
+        end: -1,
+        stable: -1,
+    };
+
+    /// The end as a reader of this isolation sees it.
+    pub(crate) fn end_for(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.end,
+            Isolation::ReadCommitted => self.stable,
+        }
+    }
+}
+
+/// Whether a reader wants records of open and aborted transactions too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+}
+
+impl Isolation {
+    /// As requests say it.
+    pub(crate) fn of(level: i8) -> Self {
+        if level == 1 {
+            Self::ReadCommitted
+        } else {
+            Self::ReadUncommitted
+        }
+    }
+}
+
+/// Whether the coordinator says that the partition is part of the batch's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// Nobody asked. Enough where the transaction has records here already.
+    Unknown,
+    Verified,
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) read: Read,
+    /// For readers of committed records: the aborted transactions that have records in `read`.
+    pub(crate) aborted: Vec<Aborted>,
 }
 
 /// What became of a batch that was accepted.
@@ -51,6 +108,48 @@ pub(crate) struct Appended {
 /// The topic of the partition was deleted in the meantime.
 #[derive(Debug)]
 pub(crate) struct Deleted;
+
+impl State {
+    fn bounds(&self) -> Bounds {
+        let (start, end) = (self.log.start(), self.log.end());
+        // Retention and DeleteRecords may have taken the beginning of an open transaction.
+        let stable = self
+            .transactions
+            .first_open()
+            .map_or(end, |first| first.max(start));
+        Bounds { start, end, stable }
+    }
+
+    /// Books a batch that stands in the log at `base_offset`; `ends` tells that it is a marker.
+    fn account(
+        &mut self,
+        sequenced: &Sequenced,
+        transactional: bool,
+        ends: Option<Outcome>,
+        base_offset: i64,
+        now: u64,
+    ) {
+        let producer_id = sequenced.producer_id;
+        let Some(outcome) = ends else {
+            if self.producers.record(sequenced, transactional, base_offset, now) {
+                self.transactions.begin(producer_id, base_offset);
+            }
+            return;
+        };
+        // A marker without records before it ends nothing here.
+        match (self.producers.end(producer_id, sequenced.epoch, now), outcome) {
+            (Some(first), Outcome::Commit) => self.transactions.commit(first),
+            (Some(first), Outcome::Abort) => self.transactions.abort(producer_id, first, base_offset),
+            (None, _) => {}
+        }
+    }
+
+    fn drop_oldest(&mut self) -> Option<Dropped> {
+        let dropped = self.log.drop_oldest()?;
+        self.transactions.forget_before(self.log.start());
+        Some(dropped)
+    }
+}
 
 impl Partition {
     pub(crate) fn new(topic: Arc<str>, index: i32, retention: Arc<Retention>) -> Self {
@@ -74,12 +173,14 @@ impl Partition {
         lock(&self.state)
     }
 
-    /// Appends a batch that passed [`BatchHeader::check`], and wakes the readers.
+    /// Appends a batch that passed [`BatchHeader::check`], and wakes the readers. `None` where it is
+    /// the first of a transaction, and the coordinator has to be asked before.
     pub(crate) fn append(
         &self,
         header: &BatchHeader,
         bytes: &[u8],
-    ) -> Result<Result<Appended, Refusal>, Deleted> {
+        membership: Membership,
+    ) -> Result<Option<Result<Appended, Refusal>>, Deleted> {
         // The copy, outside the lock: it frees the request's buffer and makes the header writable.
         let batch = BytesMut::from(bytes);
         let mut state = self.state();
@@ -88,57 +189,96 @@ impl Partition {
         }
         let log_start = state.log.start();
         if let Some(sequenced) = &header.sequenced {
-            match state.producers.judge(sequenced) {
+            let begun = state.producers.is_open(sequenced.producer_id, sequenced.epoch);
+            if header.transactional && !begun && membership == Membership::Unknown {
+                return Ok(None);
+            }
+            match state.producers.judge(sequenced, header.transactional) {
                 Ok(Verdict::New) => {}
                 Ok(Verdict::Duplicate { base_offset }) => {
-                    return Ok(Ok(Appended {
+                    return Ok(Some(Ok(Appended {
                         base_offset,
                         log_start,
                         duplicate: true,
-                    }));
+                    })));
                 }
-                Err(refusal) => return Ok(Err(refusal)),
+                Err(refusal) => return Ok(Some(Err(refusal))),
             }
         }
-        let appended = self.retention.next_append();
-        let base_offset = state.log.append(header, batch, appended);
-        if let Some(sequenced) = &header.sequenced {
-            state.producers.record(sequenced, base_offset, appended);
-        }
-        self.retention.charge(bytes.len() as u64);
-        for reader in &state.waiting {
-            reader.notify_one();
-        }
-        Ok(Ok(Appended {
+        let base_offset = self.push(&mut state, header, batch);
+        Ok(Some(Ok(Appended {
             base_offset,
             log_start,
             duplicate: false,
-        }))
+        })))
+    }
+
+    /// Ends a producer's transaction in this partition, and wakes the readers. An epoch that is older
+    /// than what the partition has seen is refused: its transaction was ended by someone else.
+    pub(crate) fn end_transaction(
+        &self,
+        producer_id: i64,
+        epoch: i16,
+        outcome: Outcome,
+        timestamp: i64,
+    ) -> Result<(), ResponseError> {
+        let bytes = batch::marker(producer_id, epoch, outcome, timestamp);
+        let header = BatchHeader::read(&bytes).map_err(|refusal| refusal.error)?;
+        let mut state = self.state();
+        if state.deleted {
+            return Err(ResponseError::UnknownTopicOrPartition);
+        }
+        if state.producers.is_fenced(producer_id, epoch) {
+            return Err(ResponseError::InvalidProducerEpoch);
+        }
+        self.push(&mut state, &header, bytes);
+        Ok(())
+    }
+
+    /// Appends what was decided to be right, and keeps the books on its producer and transaction.
+    fn push(&self, state: &mut State, header: &BatchHeader, bytes: BytesMut) -> i64 {
+        let length = bytes.len() as u64;
+        let ends = header.control.then(|| batch::outcome(&bytes)).flatten();
+        let appended = self.retention.next_append();
+        let base_offset = state.log.append(header, bytes, appended);
+        if let Some(sequenced) = &header.sequenced {
+            state.account(sequenced, header.transactional, ends, base_offset, appended);
+        }
+        self.retention.charge(length);
+        for reader in &state.waiting {
+            reader.notify_one();
+        }
+        base_offset
     }
 
     pub(crate) fn read(
         &self,
         offset: i64,
+        isolation: Isolation,
         max_bytes: usize,
         at_least_one: bool,
-    ) -> Result<(Bounds, Result<Read, OutOfRange>), Deleted> {
+    ) -> Result<(Bounds, Result<Fetched, OutOfRange>), Deleted> {
         let state = self.state();
         if state.deleted {
             return Err(Deleted);
         }
-        let bounds = Bounds {
-            start: state.log.start(),
-            end: state.log.end(),
-        };
-        Ok((bounds, state.log.read(offset, max_bytes, at_least_one)))
+        let bounds = state.bounds();
+        let limit = bounds.end_for(isolation);
+        let read = state.log.read(offset, limit, max_bytes, at_least_one);
+        let fetched = read.map(|read| {
+            let aborted = match isolation {
+                Isolation::ReadCommitted if !read.batches.is_empty() => {
+                    state.transactions.aborted_between(offset, read.end)
+                }
+                _ => Vec::new(),
+            };
+            Fetched { read, aborted }
+        });
+        Ok((bounds, fetched))
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
-        let state = self.state();
-        Bounds {
-            start: state.log.start(),
-            end: state.log.end(),
-        }
+        self.state().bounds()
     }
 
     pub(crate) fn start(&self) -> i64 {
@@ -174,7 +314,7 @@ impl Partition {
     }
 
     pub(crate) fn drop_oldest(&self) -> Option<Dropped> {
-        let dropped = self.state().log.drop_oldest()?;
+        let dropped = self.state().drop_oldest()?;
         self.retention.refund(dropped.bytes);
         Some(dropped)
     }
@@ -182,11 +322,9 @@ impl Partition {
     pub(crate) fn delete_before(&self, offset: i64) -> Result<Bounds, OutOfRange> {
         let mut state = self.state();
         let dropped = state.log.delete_before(offset)?;
+        state.transactions.forget_before(offset);
         self.retention.refund(dropped.bytes);
-        Ok(Bounds {
-            start: state.log.start(),
-            end: state.log.end(),
-        })
+        Ok(state.bounds())
     }
 
     /// Drops what the topic's own bounds say, and reports it.
@@ -196,7 +334,7 @@ impl Partition {
             self.retention.report(self, dropped, Bound::TopicBytes);
         }
         if let Some(age) = config.retention_ms() {
-            let dropped = self.drop_while(|_, batch| batch.max_timestamp < now_ms.saturating_sub(age));
+            let dropped = self.drop_while(|_, batch| batch.header.max_timestamp < now_ms.saturating_sub(age));
             self.retention.report(self, dropped, Bound::TopicAge);
         }
     }
@@ -209,7 +347,7 @@ impl Partition {
             .oldest_droppable()
             .is_some_and(|batch| condition(&state.log, batch))
         {
-            let Some(dropped) = state.log.drop_oldest() else {
+            let Some(dropped) = state.drop_oldest() else {
                 break;
             };
             self.retention.refund(dropped.bytes);
@@ -225,6 +363,7 @@ impl Partition {
         self.retention.refund(state.log.bytes());
         state.log = PartitionLog::default();
         state.producers = Producers::default();
+        state.transactions = TransactionIndex::default();
         state.deleted = true;
         for reader in &state.waiting {
             reader.notify_one();

@@ -68,7 +68,7 @@ fn each_record(batch: &StoredBatch, mut visit: impl FnMut(RecordTime) -> bool) -
         .get(RECORD_COUNT_AT..)
         .and_then(|mut field| field.try_get_i32().ok());
     let mut records = unpacked(
-        batch.compression,
+        batch.header.compression,
         batch.bytes.get(HEADER_BYTES..).unwrap_or_default(),
     )?;
     for _ in 0..count.unwrap_or(0) {

@@ -1,6 +1,7 @@
 //! Sample requests and batches for the tests of this crate.
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -26,6 +27,9 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
@@ -212,6 +216,39 @@ fn admin_request(key: ApiKey, v: i16) -> Bytes {
             &DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text("group"))]),
             v,
         ),
+        ApiKey::AddPartitionsToTxn => {
+            let topic = AddPartitionsToTxnTopic::default()
+                .with_name(topic())
+                .with_partitions(vec![0]);
+            let request = AddPartitionsToTxnRequest::default()
+                .with_v3_and_below_transactional_id(TransactionalId(text("transaction")));
+            body(&request.with_v3_and_below_topics(vec![topic]), v)
+        }
+        ApiKey::AddOffsetsToTxn => {
+            let request =
+                AddOffsetsToTxnRequest::default().with_transactional_id(TransactionalId(text("transaction")));
+            body(&request.with_group_id(GroupId(text("group"))), v)
+        }
+        ApiKey::EndTxn => {
+            let request =
+                EndTxnRequest::default().with_transactional_id(TransactionalId(text("transaction")));
+            body(&request.with_committed(true), v)
+        }
+        ApiKey::TxnOffsetCommit => {
+            let partition =
+                TxnOffsetCommitRequestPartition::default().with_committed_metadata(Some(text("note")));
+            let topic = TxnOffsetCommitRequestTopic::default()
+                .with_name(topic())
+                .with_partitions(vec![partition]);
+            let request =
+                TxnOffsetCommitRequest::default().with_transactional_id(TransactionalId(text("transaction")));
+            body(
+                &request
+                    .with_group_id(GroupId(text("group")))
+                    .with_topics(vec![topic]),
+                v,
+            )
+        }
         ApiKey::DescribeCluster => body(&DescribeClusterRequest::default(), v),
         other => panic!("no sample of {other:?}"),
     }

@@ -101,6 +101,10 @@ fn shape(key: ApiKey) -> Option<Shape> {
         ApiKey::DeleteRecords => Shape(2, DELETE_RECORDS),
         ApiKey::InitProducerId => Shape(2, INIT_PRODUCER_ID),
         ApiKey::OffsetForLeaderEpoch => Shape(4, OFFSET_FOR_LEADER_EPOCH),
+        ApiKey::AddPartitionsToTxn => Shape(3, ADD_PARTITIONS_TO_TXN),
+        ApiKey::AddOffsetsToTxn => Shape(3, ADD_OFFSETS_TO_TXN),
+        ApiKey::EndTxn => Shape(3, END_TXN),
+        ApiKey::TxnOffsetCommit => Shape(3, TXN_OFFSET_COMMIT),
         ApiKey::DescribeConfigs => Shape(4, DESCRIBE_CONFIGS),
         ApiKey::CreatePartitions => Shape(2, CREATE_PARTITIONS),
         ApiKey::DeleteGroups => Shape(2, DELETE_GROUPS),
@@ -120,6 +124,36 @@ const LIST_GROUPS: &[Field] = &[since(4, TEXTS), since(5, TEXTS)];
 const API_VERSIONS: &[Field] = &[since(3, TEXT), since(3, TEXT)];
 
 const INIT_PRODUCER_ID: &[Field] = &[always(TEXT), always(INT32), since(3, INT64), since(3, INT16)];
+
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    always(TEXT),
+    always(INT64),
+    always(INT16),
+    always(Kind::Structs(&[always(TEXT), always(INT32S)])),
+];
+
+const ADD_OFFSETS_TO_TXN: &[Field] = &[always(TEXT), always(INT64), always(INT16), always(TEXT)];
+
+const END_TXN: &[Field] = &[always(TEXT), always(INT64), always(INT16), always(BOOL)];
+
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    always(TEXT),
+    always(TEXT),
+    always(INT64),
+    always(INT16),
+    since(3, INT32),
+    since(3, TEXT),
+    since(3, TEXT),
+    always(Kind::Structs(&[
+        always(TEXT),
+        always(Kind::Structs(&[
+            always(INT32),
+            always(INT64),
+            since(2, INT32),
+            always(TEXT),
+        ])),
+    ])),
+];
 
 const DELETE_GROUPS: &[Field] = &[always(TEXTS)];
 

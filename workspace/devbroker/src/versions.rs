@@ -21,8 +21,10 @@ const fn versions(key: ApiKey, min: i16, max: i16) -> Supported {
     }
 }
 
-/// Upper ends: Fetch 13 and Produce 13 name topics by id; Produce 12 and InitProducerId 5 are those
-/// of transactions v2 (KIP-890); OffsetFetch 10 and OffsetCommit 10 name topics by id.
+/// Upper ends: Fetch 13 and Produce 13 name topics by id; Produce 12, TxnOffsetCommit 5 and EndTxn 5
+/// are those of transactions v2, and InitProducerId 5, AddOffsetsToTxn 4, TxnOffsetCommit 4 and
+/// EndTxn 4 know its TRANSACTION_ABORTABLE (KIP-890); AddPartitionsToTxn 4 is for brokers among
+/// themselves; OffsetFetch 10 and OffsetCommit 10 name topics by id.
 pub(crate) const SUPPORTED: &[Supported] = &[
     // Versions 0 to 2 carry the message format before 0.11 and are answered by no broker since 4.0,
     // yet librdkafka up to 2.11 compresses only for a broker that says version 0 (KAFKA-18659).
@@ -50,6 +52,10 @@ pub(crate) const SUPPORTED: &[Supported] = &[
     versions(ApiKey::DeleteRecords, 0, 2),
     versions(ApiKey::InitProducerId, 0, 4),
     versions(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    versions(ApiKey::AddPartitionsToTxn, 0, 3),
+    versions(ApiKey::AddOffsetsToTxn, 0, 3),
+    versions(ApiKey::EndTxn, 0, 3),
+    versions(ApiKey::TxnOffsetCommit, 0, 3),
     versions(ApiKey::DescribeConfigs, 1, 4),
     versions(ApiKey::CreatePartitions, 0, 3),
     versions(ApiKey::DeleteGroups, 0, 2),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
-use rdkafka::producer::{FutureRecord, Producer};
+use rdkafka::producer::FutureRecord;
 use rdkafka::{Offset, Timestamp, TopicPartitionList};
 use support::*;
 
@@ -163,18 +163,5 @@ async fn the_timestamp_of_a_record_is_the_producers() {
     assert_eq!(
         receive(&consumer, 1)[0].timestamp(),
         Timestamp::CreateTime(1_291_200_000_000)
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transactional_producer_is_refused_at_once() {
-    let broker = broker().await;
-    let producer = producer(&broker, &[("transactional.id", "worker-1")]);
-    let asked = Instant::now();
-    let error = producer.init_transactions(DEADLINE).unwrap_err().to_string();
-    assert!(
-        asked.elapsed() < DEADLINE / 2,
-        "after {:?}: {error}",
-        asked.elapsed()
     );
 }

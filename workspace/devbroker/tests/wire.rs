@@ -371,25 +371,3 @@ async fn a_waiting_reader_leaves_nothing_behind_when_its_connection_ends() {
         tokio::task::yield_now().await;
     }
 }
-
-#[tokio::test]
-async fn transactions_are_refused_and_not_advertised() {
-    let broker = broker().await;
-    let mut wire = Wire::connect(&broker).await;
-    let id = TransactionalId(StrBytes::from_static_str("worker-1"));
-    let answer = wire
-        .call(
-            4,
-            &InitProducerIdRequest::default().with_transactional_id(Some(id)),
-        )
-        .await;
-    assert_ne!(answer.error_code, 0);
-    let versions = wire.call(3, &ApiVersionsRequest::default()).await;
-    let transactional = [24, 25, 26, 28];
-    assert!(
-        versions
-            .api_keys
-            .iter()
-            .all(|api| !transactional.contains(&api.api_key))
-    );
-}

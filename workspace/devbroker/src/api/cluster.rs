@@ -78,24 +78,13 @@ fn coordinator(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordin
             .with_error_code(error.code())
             .with_error_message(Some(text(message)))
     };
-    if key_type == TRANSACTION {
-        tracing::warn!(
-            peer = %context.peer,
-            transactional_id = %key,
-            "a transactional producer was refused; transactions are not served by this broker"
-        );
-        // Of the codes for this request the only one that clients do not try again for ever.
-        let error = ResponseError::TransactionalIdAuthorizationFailed;
-        return refused(error, "transactions are not served by this broker");
-    }
-    if key_type != GROUP {
-        return refused(
-            ResponseError::InvalidRequest,
-            "this broker coordinates groups only",
-        );
-    }
-    if key.is_empty() {
-        return refused(ResponseError::InvalidGroupId, "the group id is empty");
+    match key_type {
+        GROUP if key.is_empty() => return refused(ResponseError::InvalidGroupId, "the group id is empty"),
+        GROUP | TRANSACTION => {}
+        _ => {
+            let message = "this broker coordinates groups and transactions only";
+            return refused(ResponseError::InvalidRequest, message);
+        }
     }
     answer
         .with_node_id(BrokerId(NODE_ID))

@@ -19,7 +19,8 @@ use super::{Answer, RequestContext};
 use crate::batch::LEADER_EPOCH;
 use crate::core::Core;
 use crate::frame::{Frame, FrameBuilder};
-use crate::partition::{Bounds, Partition};
+use crate::partition::{Bounds, Isolation, Partition};
+use crate::transaction_index::Aborted;
 
 /// The first version in the compact encoding with tagged fields.
 const COMPACT_SINCE: i16 = 12;
@@ -48,6 +49,8 @@ pub(super) struct FoundPartition {
     pub(super) index: i32,
     pub(super) error: Option<ResponseError>,
     pub(super) bounds: Bounds,
+    /// For readers of committed records only.
+    pub(super) aborted: Option<Vec<Aborted>>,
     pub(super) batches: Vec<Bytes>,
 }
 
@@ -122,7 +125,15 @@ fn look(core: &Core, context: &RequestContext, request: &FetchRequest) -> Found 
         for wanted in &topic.partitions {
             let partition = known.as_ref().and_then(|known| known.partition(wanted.partition));
             let room = limit.saturating_sub(found.bytes);
-            let result = read(context, partition.as_deref(), wanted, room, found.bytes == 0);
+            let isolation = Isolation::of(request.isolation_level);
+            let result = read(
+                context,
+                partition.as_deref(),
+                wanted,
+                isolation,
+                room,
+                found.bytes == 0,
+            );
             found.urgent |= result.error.is_some();
             found.bytes += result.batches.iter().map(Bytes::len).sum::<usize>();
             partitions.push(result);
@@ -141,18 +152,20 @@ fn read(
     context: &RequestContext,
     partition: Option<&Partition>,
     wanted: &FetchPartition,
+    isolation: Isolation,
     room: usize,
     first: bool,
 ) -> FoundPartition {
     let mut result = FoundPartition {
         index: wanted.partition,
         error: None,
-        bounds: Bounds { start: -1, end: -1 },
+        bounds: Bounds::UNKNOWN,
+        aborted: None,
         batches: Vec::new(),
     };
     let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(room);
     let Some(Ok((bounds, read))) =
-        partition.map(|partition| partition.read(wanted.fetch_offset, max_bytes, first))
+        partition.map(|partition| partition.read(wanted.fetch_offset, isolation, max_bytes, first))
     else {
         result.error = Some(ResponseError::UnknownTopicOrPartition);
         return result;
@@ -161,10 +174,13 @@ fn read(
     match (epoch_error(wanted.current_leader_epoch), read) {
         (Some(error), _) => result.error = Some(error),
         (None, Err(_)) => result.error = Some(ResponseError::OffsetOutOfRange),
-        (None, Ok(read)) if read.zstd && context.version < ZSTD_SINCE => {
+        (None, Ok(fetched)) if fetched.read.zstd && context.version < ZSTD_SINCE => {
             result.error = Some(ResponseError::UnsupportedCompressionType);
         }
-        (None, Ok(read)) => result.batches = read.batches,
+        (None, Ok(fetched)) => {
+            result.batches = fetched.read.batches;
+            result.aborted = (isolation == Isolation::ReadCommitted).then_some(fetched.aborted);
+        }
     }
     result
 }
@@ -208,14 +224,13 @@ fn put_partition(builder: &mut FrameBuilder, partition: &FoundPartition, version
     let head = builder.head();
     head.put_i32(partition.index);
     head.put_i16(partition.error.map_or(0, |error| error.code()));
-    // One replica and no transactions: everything appended is committed and stable.
+    // One replica: everything appended is on all of them.
     head.put_i64(partition.bounds.end);
-    head.put_i64(partition.bounds.end);
+    head.put_i64(partition.bounds.stable);
     if version >= 5 {
         head.put_i64(partition.bounds.start);
     }
-    // No transaction was aborted.
-    put_count(head, 0, compact);
+    put_aborted(head, partition.aborted.as_deref(), compact);
     if version >= 11 {
         head.put_i32(-1);
     }
@@ -224,6 +239,22 @@ fn put_partition(builder: &mut FrameBuilder, partition: &FoundPartition, version
         builder.append(batch);
     }
     end_structure(builder.head(), compact);
+}
+
+/// The aborted transactions in the range of the records; null where nobody asked.
+fn put_aborted(head: &mut BytesMut, aborted: Option<&[Aborted]>, compact: bool) {
+    match aborted {
+        None if compact => head.put_u8(0),
+        None => head.put_i32(-1),
+        Some(aborted) => {
+            put_count(head, aborted.len(), compact);
+            for transaction in aborted {
+                head.put_i64(transaction.producer_id);
+                head.put_i64(transaction.first);
+                end_structure(head, compact);
+            }
+        }
+    }
 }
 
 /// A count or a length; the compact form is one more, as a varint.
@@ -266,6 +297,7 @@ mod tests {
     use super::*;
     use crate::options::Options;
     use crate::topic_config::TopicConfig;
+    use crate::transaction_index::TransactionIndex;
     use crate::versions::SUPPORTED;
 
     fn context(version: i16) -> RequestContext {
@@ -310,6 +342,9 @@ mod tests {
     fn the_codec_reads_what_is_encoded_here_in_each_version() {
         let large = Bytes::from(vec![7; 50_000]);
         let small = Bytes::from_static(b"small");
+        let mut index = TransactionIndex::default();
+        index.begin(4_711, 40);
+        index.abort(4_711, 40, 50);
         let found = Found {
             topics: vec![FoundTopic {
                 name: "orders".to_owned(),
@@ -317,13 +352,19 @@ mod tests {
                     FoundPartition {
                         index: 0,
                         error: None,
-                        bounds: Bounds { start: 3, end: 99 },
+                        bounds: Bounds {
+                            start: 3,
+                            end: 99,
+                            stable: 77,
+                        },
+                        aborted: Some(index.aborted_between(0, 99)),
                         batches: vec![small.clone(), large.clone(), small.clone()],
                     },
                     FoundPartition {
                         index: 5,
                         error: Some(ResponseError::OffsetOutOfRange),
-                        bounds: Bounds { start: 3, end: 4 },
+                        bounds: Bounds::UNKNOWN,
+                        aborted: None,
                         batches: Vec::new(),
                     },
                 ],
@@ -350,11 +391,17 @@ mod tests {
             assert_eq!(topic.topic.as_str(), "orders");
             let first = &topic.partitions[0];
             assert_eq!((first.partition_index, first.error_code), (0, 0));
-            assert_eq!((first.high_watermark, first.last_stable_offset), (99, 99));
+            assert_eq!((first.high_watermark, first.last_stable_offset), (99, 77));
+            let aborted = first.aborted_transactions.as_ref().unwrap();
+            assert_eq!(
+                (aborted[0].producer_id.0, aborted[0].first_offset, aborted.len()),
+                (4_711, 40, 1)
+            );
             assert_eq!(first.log_start_offset, if version >= 5 { 3 } else { -1 });
             assert_eq!(first.records, Some([&*small, &*large, &*small].concat().into()));
             let second = &topic.partitions[1];
             assert_eq!((second.partition_index, second.error_code), (5, 1));
+            assert_eq!(second.aborted_transactions, None);
             assert_eq!(second.records.as_deref().unwrap_or_default(), b"");
         }
     }

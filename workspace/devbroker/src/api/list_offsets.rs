@@ -17,7 +17,7 @@ use super::RequestContext;
 use super::fetch::epoch_error;
 use crate::batch::LEADER_EPOCH;
 use crate::core::Core;
-use crate::partition::Partition;
+use crate::partition::{Isolation, Partition};
 use crate::record_times::{RecordTime, first_at_or_after, first_of_largest};
 
 const LATEST: i64 = -1;
@@ -36,7 +36,7 @@ pub(super) fn list(
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let answer = ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
-            match list_one(core, &topic.name, wanted) {
+            match list_one(core, &topic.name, wanted, Isolation::of(request.isolation_level)) {
                 Ok(Some(found)) => answer
                     .with_timestamp(found.timestamp)
                     .with_offset(found.offset)
@@ -57,6 +57,7 @@ fn list_one(
     core: &Core,
     topic: &str,
     wanted: &ListOffsetsPartition,
+    isolation: Isolation,
 ) -> Result<Option<RecordTime>, ResponseError> {
     let partition = core.topics.partition(topic, wanted.partition_index);
     let partition = partition.ok_or(ResponseError::UnknownTopicOrPartition)?;
@@ -71,10 +72,14 @@ fn list_one(
         }))
     };
     match wanted.timestamp {
-        LATEST => position(bounds.end),
+        LATEST => position(bounds.end_for(isolation)),
         EARLIEST | EARLIEST_LOCAL => position(bounds.start),
         MAX_TIMESTAMP => latest_record(&partition),
-        timestamp if timestamp >= 0 => record_at(&partition, bounds.start, timestamp),
+        timestamp if timestamp >= 0 => {
+            let found = record_at(&partition, bounds.start, timestamp)?;
+            // What is not stable yet may still be aborted, and is not told to a reader who minds.
+            Ok(found.filter(|found| found.offset < bounds.end_for(isolation)))
+        }
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }

@@ -13,6 +13,7 @@ mod offsets;
 mod produce;
 mod records;
 mod topics;
+mod transactions;
 pub(crate) mod versions;
 
 use std::net::SocketAddr;
@@ -94,7 +95,8 @@ pub(crate) async fn answer(
         ApiKey::Metadata => context.answer(&metadata::metadata(core, context, context.decode(body)?)),
         ApiKey::DescribeCluster => context.answer(&cluster::describe(core, context, &context.decode(body)?)),
         ApiKey::InitProducerId => {
-            context.answer(&produce::init_producer_id(core, context, &context.decode(body)?))
+            let request = context.decode(body)?;
+            context.answer(&transactions::init_producer_id(core, context, request).await)
         }
         ApiKey::CreateTopics => context.answer(&topics::create(core, context, context.decode(body)?)),
         ApiKey::DeleteTopics => context.answer(&topics::delete(core, context, context.decode(body)?).await),
@@ -113,6 +115,18 @@ pub(crate) async fn answer(
         ApiKey::DeleteGroups => context.answer(&groups::delete(core, context.decode(body)?).await),
         ApiKey::OffsetCommit => context.answer(&offsets::commit(core, context.decode(body)?).await),
         ApiKey::OffsetFetch => context.answer(&offsets::fetch(core, context, context.decode(body)?).await),
+        ApiKey::AddPartitionsToTxn => context.answer(&transactions::add_partitions(
+            core,
+            context,
+            context.decode(body)?,
+        )),
+        ApiKey::AddOffsetsToTxn => {
+            context.answer(&transactions::add_offsets(core, context, &context.decode(body)?))
+        }
+        ApiKey::TxnOffsetCommit => {
+            context.answer(&transactions::commit_offsets(core, context.decode(body)?).await)
+        }
+        ApiKey::EndTxn => context.answer(&transactions::end(core, context, &context.decode(body)?).await),
         // The table of versions and this match name the same keys; a test sends each of them.
         other => Err(format!("{other:?} has no handler")),
     }

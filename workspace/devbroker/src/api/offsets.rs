@@ -14,10 +14,12 @@ use kafka_protocol::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
 
+use kafka_protocol::protocol::StrBytes;
+
 use super::groups::speaker;
 use super::{RequestContext, text};
 use crate::core::Core;
-use crate::groups::{Absent, Command};
+use crate::groups::{Absent, Command, Position};
 use crate::offsets::{Committed, PartitionOffset};
 
 /// The longest text that may be committed with an offset: `offset.metadata.max.bytes`.
@@ -34,12 +36,9 @@ pub(super) async fn commit(core: &Core, request: OffsetCommitRequest) -> OffsetC
     let mut accepted = Vec::new();
     let mut checked = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
-        let known = core.topics.get(&topic.name);
         for partition in &topic.partitions {
-            let exists = known
-                .as_ref()
-                .is_some_and(|known| known.partition(partition.partition_index).is_some());
-            let result = check(exists, partition);
+            let metadata = partition.committed_metadata.as_ref();
+            let result = check(core, &topic.name, partition.partition_index, metadata);
             if result.is_ok() {
                 accepted.push(position(&topic.name, partition));
             }
@@ -63,11 +62,16 @@ pub(super) async fn commit(core: &Core, request: OffsetCommitRequest) -> OffsetC
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-fn check(exists: bool, partition: &OffsetCommitRequestPartition) -> Result<(), ResponseError> {
-    if !exists {
+/// Whether a position may be committed, in a transaction or outside of one.
+pub(super) fn check(
+    core: &Core,
+    topic: &str,
+    partition: i32,
+    metadata: Option<&StrBytes>,
+) -> Result<(), ResponseError> {
+    if core.topics.partition(topic, partition).is_none() {
         return Err(ResponseError::UnknownTopicOrPartition);
     }
-    let metadata = partition.committed_metadata.as_ref();
     if metadata.is_some_and(|metadata| metadata.len() > MAX_METADATA_BYTES) {
         return Err(ResponseError::OffsetMetadataTooLarge);
     }
@@ -111,10 +115,11 @@ pub(super) async fn fetch(
     context: &RequestContext,
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
+    let stable = request.require_stable;
     if context.version >= GROUPS_SINCE {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            let found = positions(core, &group.group_id, group.topics.as_deref()).await;
+            let found = positions(core, &group.group_id, group.topics.as_deref(), stable).await;
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
             groups.push(match found {
                 Ok(found) => answer.with_topics(by_topic(found).into_iter().map(batched).collect()),
@@ -132,7 +137,7 @@ pub(super) async fn fetch(
         });
         topics.collect()
     });
-    match positions(core, &request.group_id, wanted.as_deref()).await {
+    match positions(core, &request.group_id, wanted.as_deref(), stable).await {
         Ok(found) => {
             OffsetFetchResponse::default().with_topics(by_topic(found).into_iter().map(single).collect())
         }
@@ -140,73 +145,95 @@ pub(super) async fn fetch(
     }
 }
 
-/// A partition and its position, if one is committed.
-type Found = (String, i32, Option<Committed>);
+/// What a partition's entry of an answer says.
+struct Found {
+    partition: i32,
+    offset: i64,
+    leader_epoch: i32,
+    metadata: String,
+    error: i16,
+}
+
+impl Found {
+    /// With `stable`, a position that an open transaction may move is not told (KIP-447).
+    fn new(position: Position, stable: bool) -> (String, Self) {
+        let unstable = stable && position.unstable;
+        let committed = position.committed.filter(|_| !unstable);
+        let committed = committed.unwrap_or_else(|| Committed {
+            offset: -1,
+            leader_epoch: -1,
+            metadata: String::new(),
+        });
+        let error = if unstable {
+            ResponseError::UnstableOffsetCommit.code()
+        } else {
+            0
+        };
+        let found = Self {
+            partition: position.partition,
+            offset: committed.offset,
+            leader_epoch: committed.leader_epoch,
+            metadata: committed.metadata,
+            error,
+        };
+        (position.topic, found)
+    }
+}
 
 async fn positions(
     core: &Core,
     group: &str,
     wanted: Option<&[OffsetFetchRequestTopics]>,
-) -> Result<Vec<Found>, ResponseError> {
-    let Some(wanted) = wanted else {
-        let all = core
-            .groups
-            .ask(group, Absent::Leave, Command::FetchAll)
-            .await?
-            .unwrap_or_default();
-        return Ok(all
-            .into_iter()
-            .map(|found| (found.topic, found.partition, Some(found.committed)))
-            .collect());
-    };
-    let named = wanted.iter().flat_map(|topic| {
-        topic
-            .partition_indexes
-            .iter()
-            .map(|partition| (topic.name.to_string(), *partition))
+    stable: bool,
+) -> Result<Vec<(String, Found)>, ResponseError> {
+    let named = wanted.map(|topics| {
+        let pairs = topics.iter().flat_map(|topic| {
+            let partitions = topic.partition_indexes.iter();
+            partitions.map(|partition| (topic.name.to_string(), *partition))
+        });
+        pairs.collect::<Vec<(String, i32)>>()
     });
-    let named: Vec<(String, i32)> = named.collect();
     let command = |sender| Command::Fetch(named.clone(), sender);
     let found = core.groups.ask(group, Absent::Leave, command).await?;
-    let found = found.unwrap_or_else(|| vec![None; named.len()]);
-    Ok(named
+    let found = found.unwrap_or_else(|| {
+        let unknown = named.unwrap_or_default().into_iter();
+        let unknown = unknown.map(|(topic, partition)| Position {
+            topic,
+            partition,
+            committed: None,
+            unstable: false,
+        });
+        unknown.collect()
+    });
+    Ok(found
         .into_iter()
-        .zip(found)
-        .map(|((topic, partition), found)| (topic, partition, found))
+        .map(|position| Found::new(position, stable))
         .collect())
 }
 
 /// A topic with its partitions and their positions.
-type TopicPositions = (String, Vec<(i32, Option<Committed>)>);
+type TopicPositions = (String, Vec<Found>);
 
 /// Neighbours with the same topic become one entry; the order stays.
-fn by_topic(found: Vec<Found>) -> Vec<TopicPositions> {
+fn by_topic(found: Vec<(String, Found)>) -> Vec<TopicPositions> {
     let mut topics: Vec<TopicPositions> = Vec::new();
-    for (topic, partition, committed) in found {
+    for (topic, found) in found {
         match topics.last_mut() {
-            Some((last, partitions)) if *last == topic => partitions.push((partition, committed)),
-            _ => topics.push((topic, vec![(partition, committed)])),
+            Some((last, partitions)) if *last == topic => partitions.push(found),
+            _ => topics.push((topic, vec![found])),
         }
     }
     topics
 }
 
-fn nothing() -> Committed {
-    Committed {
-        offset: -1,
-        leader_epoch: -1,
-        metadata: String::new(),
-    }
-}
-
 fn batched((topic, partitions): TopicPositions) -> OffsetFetchResponseTopics {
-    let partitions = partitions.into_iter().map(|(partition, committed)| {
-        let committed = committed.unwrap_or_else(nothing);
+    let partitions = partitions.into_iter().map(|found| {
         OffsetFetchResponsePartitions::default()
-            .with_partition_index(partition)
-            .with_committed_offset(committed.offset)
-            .with_committed_leader_epoch(committed.leader_epoch)
-            .with_metadata(Some(text(&committed.metadata)))
+            .with_partition_index(found.partition)
+            .with_committed_offset(found.offset)
+            .with_committed_leader_epoch(found.leader_epoch)
+            .with_metadata(Some(text(&found.metadata)))
+            .with_error_code(found.error)
     });
     let partitions = partitions.collect();
     OffsetFetchResponseTopics::default()
@@ -215,13 +242,13 @@ fn batched((topic, partitions): TopicPositions) -> OffsetFetchResponseTopics {
 }
 
 fn single((topic, partitions): TopicPositions) -> OffsetFetchResponseTopic {
-    let partitions = partitions.into_iter().map(|(partition, committed)| {
-        let committed = committed.unwrap_or_else(nothing);
+    let partitions = partitions.into_iter().map(|found| {
         OffsetFetchResponsePartition::default()
-            .with_partition_index(partition)
-            .with_committed_offset(committed.offset)
-            .with_committed_leader_epoch(committed.leader_epoch)
-            .with_metadata(Some(text(&committed.metadata)))
+            .with_partition_index(found.partition)
+            .with_committed_offset(found.offset)
+            .with_committed_leader_epoch(found.leader_epoch)
+            .with_metadata(Some(text(&found.metadata)))
+            .with_error_code(found.error)
     });
     let partitions = partitions.collect();
     OffsetFetchResponseTopic::default()

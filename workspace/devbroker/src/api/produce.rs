@@ -1,17 +1,16 @@
-//! Produce, and the producer ids that idempotent producing starts with.
+//! Produce.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use kafka_protocol::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
-};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TransactionalId};
 
 use super::{Answer, Malformed, RequestContext, text};
 use crate::batch::{BatchHeader, Compression, Refusal};
 use crate::core::Core;
-use crate::partition::Appended;
+use crate::partition::{Appended, Membership, Partition};
 use crate::topics::Topic;
+use crate::transactions::Identity;
 
 /// How far a record may be ahead of the broker's clock: `message.timestamp.after.max.ms`.
 const MAX_AHEAD_MS: i64 = 3_600_000;
@@ -24,6 +23,7 @@ pub(super) fn produce(
     request: ProduceRequest,
 ) -> Result<Answer, Malformed> {
     let known_acks = matches!(request.acks, -1..=1);
+    let id = request.transactional_id.as_ref();
     let mut refused = None;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
@@ -31,7 +31,7 @@ pub(super) fn produce(
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for partition in &data.partition_data {
             let result = if known_acks {
-                append(core, context, topic.as_deref(), partition)
+                append(core, context, topic.as_deref(), id, partition)
             } else {
                 let message = format!("`acks` is `{}`, must be -1, 0 or 1", request.acks);
                 Err(Refusal::new(ResponseError::InvalidRequiredAcks, message))
@@ -62,6 +62,7 @@ fn append(
     core: &Core,
     context: &RequestContext,
     topic: Option<&Topic>,
+    id: Option<&TransactionalId>,
     data: &PartitionProduceData,
 ) -> Result<Appended, Refusal> {
     let unknown = || {
@@ -93,7 +94,13 @@ fn append(
         let message = format!("timestamp `{}` is more than an hour ahead", header.max_timestamp);
         return Err(Refusal::new(ResponseError::InvalidTimestamp, message));
     }
-    let appended = partition.append(&header, bytes).map_err(|_deleted| unknown())??;
+    let appended = partition
+        .append(&header, bytes, Membership::Unknown)
+        .map_err(|_deleted| unknown())?;
+    let appended = match appended {
+        Some(appended) => appended?,
+        None => append_first(core, &partition, id, &header, bytes)?.ok_or_else(unknown)?,
+    };
     if appended.duplicate {
         core.counters.duplicate_batches.add(1);
     } else {
@@ -108,6 +115,52 @@ fn append(
     Ok(appended)
 }
 
+/// Appends the first batch of a transaction in this partition, where the coordinator says that it is
+/// part of it. `None` where the topic is gone.
+fn append_first(
+    core: &Core,
+    partition: &Partition,
+    id: Option<&TransactionalId>,
+    header: &BatchHeader,
+    bytes: &[u8],
+) -> Result<Option<Appended>, Refusal> {
+    let (Some(id), Some(sequenced)) = (id, header.sequenced) else {
+        let message = "a transactional batch needs a transactional id";
+        return Err(Refusal::new(
+            ResponseError::TransactionalIdAuthorizationFailed,
+            message,
+        ));
+    };
+    let identity = Identity {
+        producer_id: sequenced.producer_id,
+        epoch: sequenced.epoch,
+    };
+    let place = (partition.topic().to_owned(), partition.index());
+    let appended = core.transactions.while_open(id, identity, &place, || {
+        partition.append(header, bytes, Membership::Verified)
+    });
+    match appended.map_err(|error| not_in_transaction(error, id, &place))? {
+        Ok(Some(appended)) => appended.map(Some),
+        Ok(None) | Err(_) => Ok(None),
+    }
+}
+
+/// What a producer hears whose batch is in no transaction of its own, in the words of Kafka.
+fn not_in_transaction(error: ResponseError, id: &TransactionalId, place: &(String, i32)) -> Refusal {
+    let (topic, partition) = place;
+    let message = format!(
+        "the transaction of `{}` does not take this batch in partition {partition} of `{topic}`: {error:?}",
+        id.0
+    );
+    let error = match error {
+        ResponseError::ProducerFenced => ResponseError::InvalidProducerEpoch,
+        // The client is to try again; this code is one on which it does.
+        ResponseError::ConcurrentTransactions => ResponseError::NotEnoughReplicas,
+        other => other,
+    };
+    Refusal::new(error, message)
+}
+
 fn response(index: i32, result: Result<Appended, Refusal>) -> PartitionProduceResponse {
     let answer = PartitionProduceResponse::default().with_index(index);
     match result {
@@ -119,28 +172,4 @@ fn response(index: i32, result: Result<Appended, Refusal>) -> PartitionProduceRe
             .with_error_code(refusal.error.code())
             .with_error_message(Some(text(&refusal.message))),
     }
-}
-
-pub(super) fn init_producer_id(
-    core: &Core,
-    context: &RequestContext,
-    request: &InitProducerIdRequest,
-) -> InitProducerIdResponse {
-    let answer = InitProducerIdResponse::default();
-    if let Some(id) = &request.transactional_id {
-        tracing::warn!(
-            peer = %context.peer,
-            transactional_id = %id.0,
-            "a transactional producer was refused; transactions are not served by this broker"
-        );
-        let refused = ResponseError::TransactionalIdAuthorizationFailed.code();
-        return answer
-            .with_error_code(refused)
-            .with_producer_id(ProducerId(-1))
-            .with_producer_epoch(-1);
-    }
-    // Without a transactional id Kafka gives a new id each time, whatever the client had before.
-    answer
-        .with_producer_id(ProducerId(core.new_producer_id()))
-        .with_producer_epoch(0)
 }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use group::{DescribedMember, Description, Speaker, SyncRequest};
 pub(crate) use member::{JoinRequest, Joined, Protocol};
-pub(crate) use task::Command;
+pub(crate) use task::{Command, Position};
 
 use crate::clock::Clock;
 use crate::options::Options;

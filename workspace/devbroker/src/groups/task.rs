@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Directory;
 use super::group::{Description, Group, Speaker, SyncRequest};
 use super::member::{JoinReply, JoinRequest, Reply, SyncReply, Ticket};
+use crate::batch::Outcome;
 use crate::clock::{Clock, Moment};
 use crate::offsets::{Committed, Offsets, PartitionOffset};
 use crate::sync::lock;
@@ -38,12 +39,30 @@ pub(crate) enum Command {
         Vec<PartitionOffset>,
         oneshot::Sender<Result<(), ResponseError>>,
     ),
-    /// The positions of these partitions, in their order.
-    Fetch(Vec<(String, i32)>, oneshot::Sender<Vec<Option<Committed>>>),
-    FetchAll(oneshot::Sender<Vec<PartitionOffset>>),
+    /// Positions that count when the transaction of this producer commits.
+    Hold {
+        speaker: Speaker,
+        producer_id: i64,
+        positions: Vec<PartitionOffset>,
+        answer: oneshot::Sender<Result<(), ResponseError>>,
+    },
+    /// The transaction of this producer ended.
+    EndTransaction(i64, Outcome, oneshot::Sender<()>),
+    /// The positions of these partitions, in their order, or of all.
+    Fetch(Option<Vec<(String, i32)>>, oneshot::Sender<Vec<Position>>),
     Describe(oneshot::Sender<Description>),
     Delete(oneshot::Sender<Result<(), ResponseError>>),
     ForgetTopic(String, oneshot::Sender<()>),
+}
+
+/// What a group knows of its place in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) committed: Option<Committed>,
+    /// Whether a transaction that has not ended may move it.
+    pub(crate) unstable: bool,
 }
 
 pub(super) struct GroupTask {
@@ -144,13 +163,25 @@ impl GroupTask {
                 }
                 reply(answer, allowed);
             }
-            Command::Fetch(wanted, answer) => {
-                let found = wanted
-                    .iter()
-                    .map(|(topic, partition)| offsets.get(topic, *partition).cloned());
-                reply(answer, found.collect());
+            Command::Hold {
+                speaker,
+                producer_id,
+                positions,
+                answer,
+            } => {
+                let allowed = self.group.check_transactional_commit(now, &speaker);
+                if allowed.is_ok() {
+                    positions
+                        .into_iter()
+                        .for_each(|position| offsets.hold(producer_id, position));
+                }
+                reply(answer, allowed);
             }
-            Command::FetchAll(answer) => reply(answer, offsets.all()),
+            Command::EndTransaction(producer_id, outcome, answer) => {
+                offsets.end_transaction(producer_id, outcome);
+                reply(answer, ());
+            }
+            Command::Fetch(wanted, answer) => reply(answer, positions(offsets, wanted)),
             Command::Describe(answer) => reply(answer, self.group.describe()),
             Command::ForgetTopic(topic, answer) => {
                 offsets.forget_topic(&topic);
@@ -198,6 +229,18 @@ impl GroupTask {
         tracing::debug!(group = self.id, "group forgotten: no members and no offsets");
         Next::End
     }
+}
+
+/// Where no partitions are named, those with a committed position.
+fn positions(offsets: &Offsets, wanted: Option<Vec<(String, i32)>>) -> Vec<Position> {
+    let wanted = wanted.unwrap_or_else(|| offsets.partitions());
+    let found = wanted.into_iter().map(|(topic, partition)| Position {
+        committed: offsets.get(&topic, partition).cloned(),
+        unstable: offsets.is_unstable(&topic, partition),
+        topic,
+        partition,
+    });
+    found.collect()
 }
 
 /// The connection that asked may be gone, and then nobody needs the answer.

@@ -121,6 +121,23 @@ impl Group {
         }
     }
 
+    /// Whether the speaker may commit offsets in a transaction now. The transaction fences by itself,
+    /// so a speaker who names no member is let through (KIP-447 brought the names), and a rebalance
+    /// hinders nobody.
+    pub(crate) fn check_transactional_commit(
+        &mut self,
+        now: Moment,
+        speaker: &Speaker,
+    ) -> Result<(), ResponseError> {
+        self.advance(now);
+        let names_nobody = speaker.member_id.is_empty() && speaker.instance_id.is_none();
+        if speaker.generation < 0 && (names_nobody || self.members.is_empty()) {
+            return Ok(());
+        }
+        self.check_member(speaker)?;
+        self.check_generation(speaker)
+    }
+
     fn check_member(&self, speaker: &Speaker) -> Result<(), ResponseError> {
         if let Some(instance) = &speaker.instance_id {
             match self.instances.get(instance) {
