@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::core::Core;
 use crate::options::{BrokerError, Options};
+use crate::security::{Acl, tls};
 use crate::server;
 use crate::stats::Stats;
 use crate::topic_config::TopicConfig;
@@ -27,21 +28,25 @@ impl Broker {
     /// Listens and begins to serve on the current tokio runtime.
     ///
     /// # Errors
-    /// [`BrokerError::Listen`] where the address is busy or not of this host.
+    /// [`BrokerError::Listen`] where the address is busy or not of this host,
+    /// [`BrokerError::Security`] where certificates and key can not be used.
     pub async fn start(options: Options) -> Result<Self, BrokerError> {
         let listen = options.listen;
         let failed = |source| BrokerError::Listen {
             address: listen,
             source,
         };
+        let tls = options.security.tls.as_ref().map(tls::acceptor).transpose();
+        let tls = tls.map_err(|error| BrokerError::Security(error.to_string()))?;
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let core = Arc::new(Core::new(options));
-        core.tasks.spawn(server::accept(Arc::clone(&core), listener));
+        core.tasks.spawn(server::accept(Arc::clone(&core), listener, tls));
         core.tasks.spawn(watch_retention(Arc::clone(&core)));
         core.tasks.spawn(transactions::watch_timeouts(Arc::clone(&core)));
         tracing::info!(
             %address,
+            security_protocol = core.options.security.protocol(),
             retention_bytes = core.options.retention_bytes,
             "devbroker is up: an embedded Kafka-protocol broker for development and tests; one process, \
              in memory, no replication, never for production"
@@ -67,6 +72,27 @@ impl Broker {
             topic: name.to_owned(),
             reason: refusal.message,
         })
+    }
+
+    /// Adds an access rule; it holds from the next request on. A rule that exists stays as it is.
+    ///
+    /// # Errors
+    /// [`BrokerError::Security`] where [`Security::authorization`](crate::security::Security) is
+    /// `None`, or where there are too many rules.
+    pub fn add_acl(&self, acl: Acl) -> Result<(), BrokerError> {
+        let added = self.core.guard.add_acl(acl);
+        added.map_err(|error| BrokerError::Security(error.to_string()))
+    }
+
+    /// Takes an access rule out; returns whether it was there.
+    ///
+    /// # Errors
+    /// [`BrokerError::Security`] where [`Security::authorization`](crate::security::Security) is
+    /// `None`.
+    pub fn remove_acl(&self, acl: &Acl) -> Result<bool, BrokerError> {
+        let removed = self.core.guard.remove_acls(|known| known == acl);
+        let removed = removed.map_err(|error| BrokerError::Security(error.to_string()))?;
+        Ok(!removed.is_empty())
     }
 
     /// The broker's counters as they stand.

@@ -61,6 +61,9 @@ fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Bytes {
         DescribeCluster => DescribeClusterResponse, AddPartitionsToTxn => AddPartitionsToTxnResponse,
         AddOffsetsToTxn => AddOffsetsToTxnResponse, EndTxn => EndTxnResponse,
         TxnOffsetCommit => TxnOffsetCommitResponse,
+        SaslHandshake => SaslHandshakeResponse,
+        SaslAuthenticate => SaslAuthenticateResponse, DescribeAcls => DescribeAclsResponse,
+        CreateAcls => CreateAclsResponse, DeleteAcls => DeleteAclsResponse,
     }
     body
 }

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::groups::Groups;
 use crate::options::Options;
 use crate::retention::Retention;
+use crate::security::Guard;
 use crate::stats::{Counters, Stats};
 use crate::topics::Topics;
 use crate::transactions::Transactions;
@@ -21,6 +22,7 @@ pub(crate) const NODE_ID: i32 = 1;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) options: Options,
+    pub(crate) guard: Guard,
     pub(crate) cluster_id: String,
     pub(crate) topics: Arc<Topics>,
     pub(crate) groups: Groups,
@@ -43,8 +45,10 @@ impl Core {
         let tasks = TaskTracker::new();
         let groups = Groups::new(&options, Arc::clone(&clock), stopping.clone(), tasks.clone());
         let transactions = Transactions::new(&options);
+        let guard = Guard::new(&options.security);
         Self {
             options,
+            guard,
             cluster_id: Uuid::new_v4().simple().to_string(),
             topics,
             groups,

@@ -20,6 +20,9 @@ const FIRST_RESERVATION_BYTES: usize = 64 * 1024;
 /// The unit of the memory budget.
 const BUDGET_UNIT_BYTES: u32 = 1024;
 
+/// How a handshake of TLS begins: the type of the record, and the first byte of its version.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
+
 /// Why no more requests can be read from a connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
@@ -27,6 +30,11 @@ pub(crate) enum FrameError {
     Truncated { length: u32, missing: u32 },
     #[error("length prefix `{length}` is out of range, a request has 1 to {limit} bytes")]
     Length { length: i32, limit: u32 },
+    #[error(
+        "the client speaks TLS, and this port does not: set its `security.protocol` to `PLAINTEXT` or \
+         `SASL_PLAINTEXT`"
+    )]
+    Tls,
     #[error(transparent)]
     Socket(#[from] std::io::Error),
 }
@@ -57,6 +65,14 @@ impl FrameBudget {
         }
     }
 
+    /// The same memory, for connections whose requests must be shorter.
+    pub(crate) fn limited_to(&self, max_frame_bytes: u32) -> Self {
+        Self {
+            limit_bytes: self.limit_bytes.min(max_frame_bytes),
+            ..self.clone()
+        }
+    }
+
     /// The length of the next request; `None` when the peer closed the connection between requests.
     pub(crate) async fn read_length<R>(&self, socket: &mut R) -> Result<Option<u32>, FrameError>
     where
@@ -80,6 +96,7 @@ impl FrameBudget {
         let length = i32::from_be_bytes(prefix);
         match u32::try_from(length) {
             Ok(bytes) if bytes > 0 && bytes <= self.limit_bytes => Ok(Some(bytes)),
+            _ if prefix.starts_with(&TLS_HANDSHAKE) => Err(FrameError::Tls),
             _ => Err(FrameError::Length {
                 length,
                 limit: self.limit_bytes,

@@ -4,8 +4,9 @@
 //! starts in milliseconds inside any tokio process. It guarantees what the protocol promises of one
 //! healthy broker: dense offsets in each partition, idempotent producing without repeats,
 //! transactions that are seen whole or not at all, long polls that wake on append, consumer groups
-//! with generations. It is honest about the rest: one process, records in memory up to
-//! [`Options::retention_bytes`], no replication, no security. Never for production; where it differs from Apache Kafka, it is wrong.
+//! with generations, clients that are known and do what they may. It is honest about the rest: one
+//! process, records in memory up to [`Options::retention_bytes`], no replication. Never for
+//! production; where it differs from Apache Kafka, it is wrong.
 //!
 //! `testkit` and the `orderflow` command may depend on it; it depends on no other crate of ours.
 //!
@@ -31,6 +32,7 @@
 //! - `transactions`: a pure state machine of all transactional ids, and what makes its decisions true.
 //! - `groups`, `offsets`: consumer groups; a pure state machine, committed positions, and the tasks that
 //!   drive them.
+//! - [`security`]: who may connect, and what they may do.
 //! - `core`, `clock`, `sync`: what everything shares.
 
 mod api;
@@ -51,6 +53,7 @@ mod record_times;
 mod retention;
 #[cfg(test)]
 mod samples;
+pub mod security;
 mod server;
 mod shape;
 mod stats;

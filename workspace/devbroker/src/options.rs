@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::security::Security;
+
 /// Settings of a [`Broker`](crate::Broker). The defaults suit tests: a free port on loopback,
 /// topics only by request, no delay before the first rebalance of a group.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct Options {
     pub max_connections: usize,
     /// How long a connection may be silent, or may take over one request, before it is closed.
     pub connection_idle_timeout: Duration,
+    /// What clients must show, and what they may do.
+    pub security: Security,
     /// How often `retention.ms` is looked at.
     pub retention_check_interval: Duration,
 }
@@ -75,6 +79,7 @@ impl Default for Options {
             max_fetch_bytes: 57_671_680,
             max_connections: 2_000,
             connection_idle_timeout: Duration::from_secs(600),
+            security: Security::default(),
             retention_check_interval: Duration::from_secs(1),
         }
     }
@@ -92,6 +97,9 @@ pub enum BrokerError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The settings of [`Options::security`] do not work, or forbid what was asked.
+    #[error("security: {0}")]
+    Security(String),
     /// A topic could not be created.
     #[error("can not create topic `{topic}`: {reason}")]
     Topic {

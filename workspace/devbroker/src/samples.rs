@@ -2,12 +2,14 @@
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -146,6 +148,12 @@ pub(crate) fn request(key: ApiKey, version: i16) -> Bytes {
         ),
         ApiKey::ListGroups => body(&ListGroupsRequest::default(), v),
         ApiKey::ApiVersions => body(&api_versions(), v),
+        ApiKey::SaslHandshake => body(&SaslHandshakeRequest::default().with_mechanism(text("PLAIN")), v),
+        ApiKey::SaslAuthenticate => {
+            let token = Bytes::from_static(b"\0app\0app-secret");
+            body(&SaslAuthenticateRequest::default().with_auth_bytes(token), v)
+        }
+        ApiKey::DescribeAcls | ApiKey::CreateAcls | ApiKey::DeleteAcls => acl_request(key, v),
         _ => admin_request(key, v),
     }
 }
@@ -251,6 +259,41 @@ fn admin_request(key: ApiKey, v: i16) -> Bytes {
         }
         ApiKey::DescribeCluster => body(&DescribeClusterRequest::default(), v),
         other => panic!("no sample of {other:?}"),
+    }
+}
+
+fn acl_request(key: ApiKey, v: i16) -> Bytes {
+    // A literal topic name, Read, Allow.
+    match key {
+        ApiKey::CreateAcls => {
+            let creation = AclCreation::default()
+                .with_resource_type(2)
+                .with_resource_name(text("topic"))
+                .with_resource_pattern_type(3)
+                .with_principal(text("User:app"))
+                .with_host(text("*"))
+                .with_operation(3)
+                .with_permission_type(3);
+            body(&CreateAclsRequest::default().with_creations(vec![creation]), v)
+        }
+        ApiKey::DeleteAcls => {
+            let filter = DeleteAclsFilter::default()
+                .with_resource_type_filter(2)
+                .with_resource_name_filter(Some(text("topic")))
+                .with_pattern_type_filter(3)
+                .with_operation(1)
+                .with_permission_type(1);
+            body(&DeleteAclsRequest::default().with_filters(vec![filter]), v)
+        }
+        _ => {
+            let filter = DescribeAclsRequest::default()
+                .with_resource_type_filter(1)
+                .with_pattern_type_filter(1)
+                .with_principal_filter(Some(text("User:app")))
+                .with_operation(1)
+                .with_permission_type(1);
+            body(&filter, v)
+        }
     }
 }
 

@@ -95,6 +95,8 @@ fn shape(key: ApiKey) -> Option<Shape> {
         ApiKey::SyncGroup => Shape(4, SYNC_GROUP),
         ApiKey::DescribeGroups => Shape(5, DESCRIBE_GROUPS),
         ApiKey::ListGroups => Shape(3, LIST_GROUPS),
+        // No version of it is in the compact encoding.
+        ApiKey::SaslHandshake => Shape(i16::MAX, SASL_HANDSHAKE),
         ApiKey::ApiVersions => Shape(3, API_VERSIONS),
         ApiKey::CreateTopics => Shape(5, CREATE_TOPICS),
         ApiKey::DeleteTopics => Shape(4, DELETE_TOPICS),
@@ -105,7 +107,11 @@ fn shape(key: ApiKey) -> Option<Shape> {
         ApiKey::AddOffsetsToTxn => Shape(3, ADD_OFFSETS_TO_TXN),
         ApiKey::EndTxn => Shape(3, END_TXN),
         ApiKey::TxnOffsetCommit => Shape(3, TXN_OFFSET_COMMIT),
+        ApiKey::DescribeAcls => Shape(2, ACL_FILTER),
+        ApiKey::CreateAcls => Shape(2, CREATE_ACLS),
+        ApiKey::DeleteAcls => Shape(2, DELETE_ACLS),
         ApiKey::DescribeConfigs => Shape(4, DESCRIBE_CONFIGS),
+        ApiKey::SaslAuthenticate => Shape(2, SASL_AUTHENTICATE),
         ApiKey::CreatePartitions => Shape(2, CREATE_PARTITIONS),
         ApiKey::DeleteGroups => Shape(2, DELETE_GROUPS),
         ApiKey::DescribeCluster => Shape(0, DESCRIBE_CLUSTER),
@@ -120,6 +126,10 @@ const HEARTBEAT: &[Field] = &[always(TEXT), always(INT32), always(TEXT), since(3
 const DESCRIBE_GROUPS: &[Field] = &[always(TEXTS), since(3, BOOL)];
 
 const LIST_GROUPS: &[Field] = &[since(4, TEXTS), since(5, TEXTS)];
+
+const SASL_HANDSHAKE: &[Field] = &[always(TEXT)];
+
+const SASL_AUTHENTICATE: &[Field] = &[always(BYTES)];
 
 const API_VERSIONS: &[Field] = &[since(3, TEXT), since(3, TEXT)];
 
@@ -306,6 +316,22 @@ const DESCRIBE_CONFIGS: &[Field] = &[
     since(1, BOOL),
     since(3, BOOL),
 ];
+
+/// A filter and a rule have the same fields: resource type, name, pattern type, principal, host,
+/// operation, permission.
+const ACL_FILTER: &[Field] = &[
+    always(INT8),
+    always(TEXT),
+    always(INT8),
+    always(TEXT),
+    always(TEXT),
+    always(INT8),
+    always(INT8),
+];
+
+const CREATE_ACLS: &[Field] = &[always(Kind::Structs(ACL_FILTER))];
+
+const DELETE_ACLS: &[Field] = &[always(Kind::Structs(ACL_FILTER))];
 
 const CREATE_PARTITIONS: &[Field] = &[
     always(Kind::Structs(&[
@@ -546,6 +572,9 @@ mod tests {
             ApiKey::CreateTopics => CreateTopicsRequest::decode(&mut bytes, version).map(drop),
             ApiKey::CreatePartitions => CreatePartitionsRequest::decode(&mut bytes, version).map(drop),
             ApiKey::DescribeConfigs => DescribeConfigsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::CreateAcls => CreateAclsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::DeleteAcls => DeleteAclsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::SaslAuthenticate => SaslAuthenticateRequest::decode(&mut bytes, version).map(drop),
             _ => RequestHeader::decode(&mut bytes, 2).map(drop),
         };
         drop(decoded);

@@ -11,6 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{RequestContext, text};
 use crate::core::{Core, NODE_ID};
+use crate::security::{Operation, Resource};
 
 /// The endpoint type of brokers; the other one is controllers.
 const BROKERS: i8 = 1;
@@ -47,6 +48,7 @@ pub(super) fn describe(
 }
 
 pub(super) fn find_coordinator(
+    core: &Core,
     context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
@@ -57,7 +59,7 @@ pub(super) fn find_coordinator(
     };
     let coordinators = keys
         .into_iter()
-        .map(|key| coordinator(context, key, request.key_type));
+        .map(|key| coordinator(core, context, key, request.key_type));
     if context.version >= 4 {
         return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());
     }
@@ -70,7 +72,7 @@ pub(super) fn find_coordinator(
         .with_port(only.port)
 }
 
-fn coordinator(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordinator {
+fn coordinator(core: &Core, context: &RequestContext, key: StrBytes, key_type: i8) -> Coordinator {
     let answer = Coordinator::default().with_key(key.clone());
     let refused = |error: ResponseError, message: &str| {
         let answer = answer.clone().with_node_id(BrokerId(-1)).with_port(-1);
@@ -78,13 +80,17 @@ fn coordinator(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordin
             .with_error_code(error.code())
             .with_error_message(Some(text(message)))
     };
-    match key_type {
+    let asked = match key_type {
         GROUP if key.is_empty() => return refused(ResponseError::InvalidGroupId, "the group id is empty"),
-        GROUP | TRANSACTION => {}
+        GROUP => Resource::Group(&key),
+        TRANSACTION => Resource::TransactionalId(&key),
         _ => {
             let message = "this broker coordinates groups and transactions only";
             return refused(ResponseError::InvalidRequest, message);
         }
+    };
+    if let Err(error) = context.must(core, Operation::Describe, asked) {
+        return refused(error, "describing it is not allowed");
     }
     answer
         .with_node_id(BrokerId(NODE_ID))

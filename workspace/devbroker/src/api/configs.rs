@@ -7,18 +7,23 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::text;
 use super::topics::{FROM_BROKER, FROM_DEFAULT, FROM_TOPIC};
+use super::{RequestContext, text};
 use crate::batch::Refusal;
 use crate::core::{Core, NODE_ID};
+use crate::security::{Operation, Resource};
 use crate::topic_config::ConfigEntry;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
-pub(super) fn describe(core: &Core, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(super) fn describe(
+    core: &Core,
+    context: &RequestContext,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let results = request.resources.into_iter().map(|resource| {
-        let entries = entries(core, &resource);
+        let entries = entries(core, context, &resource);
         let wanted = resource.configuration_keys;
         let given = if resource.resource_type == TOPIC {
             FROM_TOPIC
@@ -51,8 +56,19 @@ pub(super) fn describe(core: &Core, request: DescribeConfigsRequest) -> Describe
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-fn entries(core: &Core, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, Refusal> {
+fn entries(
+    core: &Core,
+    context: &RequestContext,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<ConfigEntry>, Refusal> {
     let name = resource.resource_name.as_str();
+    let asked = match resource.resource_type {
+        TOPIC => Resource::Topic(name),
+        _ => Resource::Cluster,
+    };
+    context
+        .must(core, Operation::DescribeConfigs, asked)
+        .map_err(|error| Refusal::new(error, "describing the settings is not allowed"))?;
     match resource.resource_type {
         TOPIC => match core.topics.get(name) {
             Some(topic) => Ok(topic.config().entries(core.options.max_message_bytes)),

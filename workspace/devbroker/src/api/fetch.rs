@@ -20,6 +20,7 @@ use crate::batch::LEADER_EPOCH;
 use crate::core::Core;
 use crate::frame::{Frame, FrameBuilder};
 use crate::partition::{Bounds, Isolation, Partition};
+use crate::security::{Operation, Resource};
 use crate::transaction_index::Aborted;
 
 /// The first version in the compact encoding with tagged fields.
@@ -52,6 +53,18 @@ pub(super) struct FoundPartition {
     /// For readers of committed records only.
     pub(super) aborted: Option<Vec<Aborted>>,
     pub(super) batches: Vec<Bytes>,
+}
+
+impl FoundPartition {
+    fn without_records(index: i32, error: Option<ResponseError>) -> Self {
+        Self {
+            index,
+            error,
+            bounds: Bounds::UNKNOWN,
+            aborted: None,
+            batches: Vec::new(),
+        }
+    }
 }
 
 pub(super) async fn fetch(core: &Arc<Core>, context: &RequestContext, request: FetchRequest) -> Answer {
@@ -120,20 +133,18 @@ fn look(core: &Core, context: &RequestContext, request: &FetchRequest) -> Found 
         .min(core.options.max_fetch_bytes as usize);
     let mut found = Found::default();
     for topic in &request.topics {
+        let allowed = context.must(core, Operation::Read, Resource::Topic(&topic.topic));
         let known = core.topics.get(&topic.topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
             let partition = known.as_ref().and_then(|known| known.partition(wanted.partition));
             let room = limit.saturating_sub(found.bytes);
             let isolation = Isolation::of(request.isolation_level);
-            let result = read(
-                context,
-                partition.as_deref(),
-                wanted,
-                isolation,
-                room,
-                found.bytes == 0,
-            );
+            let first = found.bytes == 0;
+            let result = match allowed {
+                Ok(()) => read(context, partition.as_deref(), wanted, isolation, room, first),
+                Err(error) => FoundPartition::without_records(wanted.partition, Some(error)),
+            };
             found.urgent |= result.error.is_some();
             found.bytes += result.batches.iter().map(Bytes::len).sum::<usize>();
             partitions.push(result);
@@ -156,13 +167,7 @@ fn read(
     room: usize,
     first: bool,
 ) -> FoundPartition {
-    let mut result = FoundPartition {
-        index: wanted.partition,
-        error: None,
-        bounds: Bounds::UNKNOWN,
-        aborted: None,
-        batches: Vec::new(),
-    };
+    let mut result = FoundPartition::without_records(wanted.partition, None);
     let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(room);
     let Some(Ok((bounds, read))) =
         partition.map(|partition| partition.read(wanted.fetch_offset, isolation, max_bytes, first))
@@ -308,6 +313,7 @@ mod tests {
             client_id: String::new(),
             local: ([127, 0, 0, 1], 1).into(),
             peer: ([127, 0, 0, 1], 2).into(),
+            principal: crate::security::Principal::anonymous(),
         }
     }
 

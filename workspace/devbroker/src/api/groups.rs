@@ -25,6 +25,7 @@ use crate::core::Core;
 use crate::groups::{
     Absent, Command, DescribedMember, Description, JoinRequest, Joined, Protocol, Speaker, SyncRequest,
 };
+use crate::security::{Operation, Resource};
 
 /// The first version of JoinGroup whose clients come again with the id that they got (KIP-394).
 const ID_REQUIRED_SINCE: i16 = 4;
@@ -65,6 +66,9 @@ pub(super) async fn join(
     };
     if request.group_id.is_empty() {
         return refused(ResponseError::InvalidGroupId, &asked.member_id);
+    }
+    if let Err(error) = context.must(core, Operation::Read, Resource::Group(&request.group_id)) {
+        return refused(error, &asked.member_id);
     }
     if !core.groups.accepts_session_timeout(asked.session_timeout) {
         return refused(ResponseError::InvalidSessionTimeout, &asked.member_id);
@@ -133,7 +137,14 @@ fn accepted(joined: Joined) -> JoinGroupResponse {
         .with_members(members.collect())
 }
 
-pub(super) async fn sync(core: &Core, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(super) async fn sync(
+    core: &Core,
+    context: &RequestContext,
+    request: SyncGroupRequest,
+) -> SyncGroupResponse {
+    if let Err(error) = context.must(core, Operation::Read, Resource::Group(&request.group_id)) {
+        return SyncGroupResponse::default().with_error_code(error.code());
+    }
     let assignments = request.assignments.iter().map(|assignment| {
         (
             assignment.member_id.to_string(),
@@ -165,7 +176,14 @@ pub(super) async fn sync(core: &Core, request: SyncGroupRequest) -> SyncGroupRes
     }
 }
 
-pub(super) async fn heartbeat(core: &Core, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(super) async fn heartbeat(
+    core: &Core,
+    context: &RequestContext,
+    request: HeartbeatRequest,
+) -> HeartbeatResponse {
+    if let Err(error) = context.must(core, Operation::Read, Resource::Group(&request.group_id)) {
+        return HeartbeatResponse::default().with_error_code(error.code());
+    }
     let speaker = speaker(
         &request.member_id,
         request.group_instance_id.as_ref(),
@@ -185,6 +203,9 @@ pub(super) async fn leave(
     context: &RequestContext,
     request: LeaveGroupRequest,
 ) -> LeaveGroupResponse {
+    if let Err(error) = context.must(core, Operation::Read, Resource::Group(&request.group_id)) {
+        return LeaveGroupResponse::default().with_error_code(error.code());
+    }
     if context.version < 3 {
         let member = MemberIdentity::default().with_member_id(request.member_id);
         let result = leave_one(core, &request.group_id, &member).await;
@@ -212,12 +233,20 @@ async fn leave_one(core: &Core, group: &str, member: &MemberIdentity) -> Result<
     answer.await?.unwrap_or(Err(ResponseError::UnknownMemberId))
 }
 
-pub(super) async fn list(core: &Core, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(super) async fn list(
+    core: &Core,
+    context: &RequestContext,
+    request: ListGroupsRequest,
+) -> ListGroupsResponse {
+    let sees_all = context.may(core, Operation::Describe, Resource::Cluster);
     let wanted = |filter: &[StrBytes], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
     let mut groups = Vec::new();
     for id in core.groups.ids() {
+        if !sees_all && !context.may(core, Operation::Describe, Resource::Group(&id)) {
+            continue;
+        }
         let Ok(Some(described)) = core.groups.ask(&id, Absent::Leave, Command::Describe).await else {
             continue;
         };
@@ -234,10 +263,17 @@ pub(super) async fn list(core: &Core, request: ListGroupsRequest) -> ListGroupsR
     ListGroupsResponse::default().with_groups(groups)
 }
 
-pub(super) async fn describe(core: &Core, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(super) async fn describe(
+    core: &Core,
+    context: &RequestContext,
+    request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
     for id in request.groups {
-        let answer = core.groups.ask(&id, Absent::Leave, Command::Describe).await;
+        let answer = match context.must(core, Operation::Describe, Resource::Group(&id)) {
+            Ok(()) => core.groups.ask(&id, Absent::Leave, Command::Describe).await,
+            Err(error) => Err(error),
+        };
         let group = DescribedGroup::default().with_group_id(id);
         groups.push(match answer {
             Ok(Some(described)) => filled(group, described),
@@ -266,10 +302,17 @@ fn filled(group: DescribedGroup, described: Description) -> DescribedGroup {
         .with_members(described.members.into_iter().map(member).collect())
 }
 
-pub(super) async fn delete(core: &Core, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(super) async fn delete(
+    core: &Core,
+    context: &RequestContext,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for id in request.groups_names {
-        let answer = core.groups.ask(&id, Absent::Leave, Command::Delete).await;
+        let answer = match context.must(core, Operation::Delete, Resource::Group(&id)) {
+            Ok(()) => core.groups.ask(&id, Absent::Leave, Command::Delete).await,
+            Err(error) => Err(error),
+        };
         let result = answer.and_then(|answer| answer.unwrap_or(Err(ResponseError::GroupIdNotFound)));
         results.push(
             DeletableGroupResult::default()

@@ -19,6 +19,7 @@ use crate::batch::LEADER_EPOCH;
 use crate::core::Core;
 use crate::partition::{Isolation, Partition};
 use crate::record_times::{RecordTime, first_at_or_after, first_of_largest};
+use crate::security::{Operation, Resource};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -34,9 +35,11 @@ pub(super) fn list(
     // Before version 4 the answer has no field for the epoch.
     let leader_epoch = if context.version >= 4 { LEADER_EPOCH } else { -1 };
     let topics = request.topics.into_iter().map(|topic| {
+        let allowed = context.must(core, Operation::Describe, Resource::Topic(&topic.name));
         let partitions = topic.partitions.iter().map(|wanted| {
             let answer = ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
-            match list_one(core, &topic.name, wanted, Isolation::of(request.isolation_level)) {
+            let isolation = Isolation::of(request.isolation_level);
+            match allowed.and_then(|()| list_one(core, &topic.name, wanted, isolation)) {
                 Ok(Some(found)) => answer
                     .with_timestamp(found.timestamp)
                     .with_offset(found.offset)
@@ -111,12 +114,19 @@ fn unreadable(partition: &Partition, reason: &str) -> ResponseError {
     ResponseError::CorruptMessage
 }
 
-pub(super) fn for_epoch(core: &Core, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(super) fn for_epoch(
+    core: &Core,
+    context: &RequestContext,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic
-            .partitions
-            .iter()
-            .map(|wanted| epoch_end(core, &topic.topic, wanted));
+        let allowed = context.must(core, Operation::Describe, Resource::Topic(&topic.topic));
+        let partitions = topic.partitions.iter().map(|wanted| match allowed {
+            Ok(()) => epoch_end(core, &topic.topic, wanted),
+            Err(error) => EpochEndOffset::default()
+                .with_partition(wanted.partition)
+                .with_error_code(error.code()),
+        });
         let partitions = partitions.collect();
         OffsetForLeaderTopicResult::default()
             .with_topic(topic.topic)

@@ -10,6 +10,7 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use super::{RequestContext, cluster, text};
 use crate::batch::LEADER_EPOCH;
 use crate::core::{Core, NODE_ID};
+use crate::security::{Operation, Resource};
 use crate::topic_config::TopicConfig;
 use crate::topics::Topic;
 
@@ -20,10 +21,14 @@ pub(super) fn metadata(core: &Core, context: &RequestContext, request: MetadataR
         .filter(|topics| context.version > 0 || !topics.is_empty());
     let may_create = core.options.auto_create_topics && request.allow_auto_topic_creation;
     let topics = match wanted {
-        None => core.topics.all().iter().map(|topic| described(topic)).collect(),
+        None => {
+            let all = core.topics.all();
+            let visible = all.iter().filter(|topic| may_see(core, context, topic.name()));
+            visible.map(|topic| described(topic)).collect()
+        }
         Some(wanted) => wanted
             .into_iter()
-            .map(|topic| one(core, topic, may_create))
+            .map(|topic| one(core, context, topic, may_create))
             .collect(),
     };
     let broker = MetadataResponseBroker::default()
@@ -37,22 +42,45 @@ pub(super) fn metadata(core: &Core, context: &RequestContext, request: MetadataR
         .with_topics(topics)
 }
 
-fn one(core: &Core, wanted: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic {
+fn may_see(core: &Core, context: &RequestContext, topic: &str) -> bool {
+    context.may(core, Operation::Describe, Resource::Topic(topic))
+}
+
+fn may_make(core: &Core, context: &RequestContext, topic: &str) -> bool {
+    let create = |resource| context.may(core, Operation::Create, resource);
+    create(Resource::Cluster) || create(Resource::Topic(topic))
+}
+
+fn one(
+    core: &Core,
+    context: &RequestContext,
+    wanted: MetadataRequestTopic,
+    may_create: bool,
+) -> MetadataResponseTopic {
     let answer = MetadataResponseTopic::default();
+    // What may not be seen is not told from what does not exist.
+    let denied = ResponseError::TopicAuthorizationFailed.code();
     let Some(name) = wanted.name else {
         return match core.topics.get_by_id(wanted.topic_id) {
+            Some(topic) if !may_see(core, context, topic.name()) => {
+                answer.with_topic_id(wanted.topic_id).with_error_code(denied)
+            }
             Some(topic) => described(&topic),
             None => answer
                 .with_topic_id(wanted.topic_id)
                 .with_error_code(ResponseError::UnknownTopicId.code()),
         };
     };
+    if !may_see(core, context, &name) {
+        return answer.with_name(Some(name)).with_error_code(denied);
+    }
     if let Some(topic) = core.topics.get(&name) {
         return described(&topic);
     }
     let error = match crate::topic_config::check_name(&name) {
         Err(refusal) => refusal.error,
         Ok(()) if !may_create => ResponseError::UnknownTopicOrPartition,
+        Ok(()) if !may_make(core, context, &name) => ResponseError::TopicAuthorizationFailed,
         Ok(()) => {
             let partitions = core.options.default_partitions;
             match core

@@ -3,6 +3,7 @@
 //! A handler gets the decoded request and returns the decoded response; what it refuses, it refuses
 //! with Kafka's error codes inside the response. Only bytes that are no request are an `Err` here.
 
+mod acls;
 mod cluster;
 mod configs;
 mod fetch;
@@ -12,6 +13,7 @@ mod metadata;
 mod offsets;
 mod produce;
 mod records;
+mod sasl;
 mod topics;
 mod transactions;
 pub(crate) mod versions;
@@ -26,6 +28,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use crate::core::Core;
 use crate::frame::{Frame, FrameBuilder};
+use crate::security::{Operation, Principal, Resource, ResourceType, Session};
 
 /// Where a request comes from and what it is.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub(crate) struct RequestContext {
     /// The address that the client reached, which is what it is told as the broker's address.
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    pub(crate) principal: Principal,
 }
 
 /// What to do with the connection after a request.
@@ -63,6 +67,31 @@ impl RequestContext {
         builder
     }
 
+    /// Whether whoever sent the request may do this.
+    fn may(&self, core: &Core, operation: Operation, resource: Resource<'_>) -> bool {
+        core.guard
+            .allows(&self.principal, self.peer.ip(), operation, resource)
+    }
+
+    /// The same, where a denial is an error of the answer.
+    fn must(&self, core: &Core, operation: Operation, resource: Resource<'_>) -> Result<(), ResponseError> {
+        if self.may(core, operation, resource) {
+            return Ok(());
+        }
+        Err(match resource {
+            Resource::Topic(_) => ResponseError::TopicAuthorizationFailed,
+            Resource::Group(_) => ResponseError::GroupAuthorizationFailed,
+            Resource::Cluster => ResponseError::ClusterAuthorizationFailed,
+            Resource::TransactionalId(_) => ResponseError::TransactionalIdAuthorizationFailed,
+        })
+    }
+
+    /// Whether they may do this with some resource of the type.
+    fn may_with_some(&self, core: &Core, operation: Operation, resource: ResourceType) -> bool {
+        core.guard
+            .allows_some(&self.principal, self.peer.ip(), operation, resource)
+    }
+
     fn encode(&self, response: &impl Encodable, version: i16) -> Result<Frame, String> {
         let mut builder = self.builder();
         response
@@ -79,6 +108,21 @@ impl RequestContext {
 
     fn answer(&self, response: &impl Encodable) -> Result<Answer, Malformed> {
         Ok(Answer::Frame(self.encode(response, self.version)))
+    }
+}
+
+/// Answers a request that may change who is on the other side.
+pub(crate) fn authenticate(
+    core: &Core,
+    context: &RequestContext,
+    session: &mut Session,
+    body: Bytes,
+) -> Result<Answer, Malformed> {
+    match context.key {
+        ApiKey::SaslHandshake => {
+            context.answer(&sasl::handshake(core, context, session, &context.decode(body)?))
+        }
+        _ => context.answer(&sasl::authenticate(core, session, &context.decode(body)?)),
     }
 }
 
@@ -100,20 +144,26 @@ pub(crate) async fn answer(
         }
         ApiKey::CreateTopics => context.answer(&topics::create(core, context, context.decode(body)?)),
         ApiKey::DeleteTopics => context.answer(&topics::delete(core, context, context.decode(body)?).await),
-        ApiKey::CreatePartitions => context.answer(&topics::grow(core, context.decode(body)?)),
-        ApiKey::DeleteRecords => context.answer(&records::delete(core, context.decode(body)?)),
-        ApiKey::DescribeConfigs => context.answer(&configs::describe(core, context.decode(body)?)),
+        ApiKey::CreatePartitions => context.answer(&topics::grow(core, context, context.decode(body)?)),
+        ApiKey::DeleteRecords => context.answer(&records::delete(core, context, context.decode(body)?)),
+        ApiKey::DescribeConfigs => context.answer(&configs::describe(core, context, context.decode(body)?)),
         ApiKey::ListOffsets => context.answer(&list_offsets::list(core, context, context.decode(body)?)),
-        ApiKey::OffsetForLeaderEpoch => context.answer(&list_offsets::for_epoch(core, context.decode(body)?)),
-        ApiKey::FindCoordinator => context.answer(&cluster::find_coordinator(context, context.decode(body)?)),
+        ApiKey::OffsetForLeaderEpoch => {
+            context.answer(&list_offsets::for_epoch(core, context, context.decode(body)?))
+        }
+        ApiKey::FindCoordinator => {
+            context.answer(&cluster::find_coordinator(core, context, context.decode(body)?))
+        }
         ApiKey::JoinGroup => context.answer(&groups::join(core, context, context.decode(body)?).await),
-        ApiKey::SyncGroup => context.answer(&groups::sync(core, context.decode(body)?).await),
-        ApiKey::Heartbeat => context.answer(&groups::heartbeat(core, context.decode(body)?).await),
+        ApiKey::SyncGroup => context.answer(&groups::sync(core, context, context.decode(body)?).await),
+        ApiKey::Heartbeat => context.answer(&groups::heartbeat(core, context, context.decode(body)?).await),
         ApiKey::LeaveGroup => context.answer(&groups::leave(core, context, context.decode(body)?).await),
-        ApiKey::ListGroups => context.answer(&groups::list(core, context.decode(body)?).await),
-        ApiKey::DescribeGroups => context.answer(&groups::describe(core, context.decode(body)?).await),
-        ApiKey::DeleteGroups => context.answer(&groups::delete(core, context.decode(body)?).await),
-        ApiKey::OffsetCommit => context.answer(&offsets::commit(core, context.decode(body)?).await),
+        ApiKey::ListGroups => context.answer(&groups::list(core, context, context.decode(body)?).await),
+        ApiKey::DescribeGroups => {
+            context.answer(&groups::describe(core, context, context.decode(body)?).await)
+        }
+        ApiKey::DeleteGroups => context.answer(&groups::delete(core, context, context.decode(body)?).await),
+        ApiKey::OffsetCommit => context.answer(&offsets::commit(core, context, context.decode(body)?).await),
         ApiKey::OffsetFetch => context.answer(&offsets::fetch(core, context, context.decode(body)?).await),
         ApiKey::AddPartitionsToTxn => context.answer(&transactions::add_partitions(
             core,
@@ -124,9 +174,12 @@ pub(crate) async fn answer(
             context.answer(&transactions::add_offsets(core, context, &context.decode(body)?))
         }
         ApiKey::TxnOffsetCommit => {
-            context.answer(&transactions::commit_offsets(core, context.decode(body)?).await)
+            context.answer(&transactions::commit_offsets(core, context, context.decode(body)?).await)
         }
         ApiKey::EndTxn => context.answer(&transactions::end(core, context, &context.decode(body)?).await),
+        ApiKey::DescribeAcls => context.answer(&acls::describe(core, context, &context.decode(body)?)),
+        ApiKey::CreateAcls => context.answer(&acls::create(core, context, &context.decode(body)?)),
+        ApiKey::DeleteAcls => context.answer(&acls::delete(core, context, &context.decode(body)?)),
         // The table of versions and this match name the same keys; a test sends each of them.
         other => Err(format!("{other:?} has no handler")),
     }

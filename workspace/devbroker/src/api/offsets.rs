@@ -21,13 +21,19 @@ use super::{RequestContext, text};
 use crate::core::Core;
 use crate::groups::{Absent, Command, Position};
 use crate::offsets::{Committed, PartitionOffset};
+use crate::security::{Operation, Resource};
 
 /// The longest text that may be committed with an offset: `offset.metadata.max.bytes`.
 const MAX_METADATA_BYTES: usize = 4_096;
 /// The first version of OffsetFetch that asks for several groups.
 const GROUPS_SINCE: i16 = 8;
 
-pub(super) async fn commit(core: &Core, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(super) async fn commit(
+    core: &Core,
+    context: &RequestContext,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    let may_commit = context.must(core, Operation::Read, Resource::Group(&request.group_id));
     let speaker = speaker(
         &request.member_id,
         request.group_instance_id.as_ref(),
@@ -36,16 +42,22 @@ pub(super) async fn commit(core: &Core, request: OffsetCommitRequest) -> OffsetC
     let mut accepted = Vec::new();
     let mut checked = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
+        let allowed = context.must(core, Operation::Read, Resource::Topic(&topic.name));
         for partition in &topic.partitions {
             let metadata = partition.committed_metadata.as_ref();
-            let result = check(core, &topic.name, partition.partition_index, metadata);
+            let result = may_commit
+                .and(allowed)
+                .and_then(|()| check(core, &topic.name, partition.partition_index, metadata));
             if result.is_ok() {
                 accepted.push(position(&topic.name, partition));
             }
             checked.push(result);
         }
     }
-    let outcome = store(core, &request, &speaker, accepted).await;
+    let outcome = match may_commit {
+        Ok(()) => store(core, &request, &speaker, accepted).await,
+        Err(error) => Err(error),
+    };
     let mut checked = checked.into_iter();
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -119,7 +131,7 @@ pub(super) async fn fetch(
     if context.version >= GROUPS_SINCE {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            let found = positions(core, &group.group_id, group.topics.as_deref(), stable).await;
+            let found = positions(core, context, &group.group_id, group.topics.as_deref(), stable).await;
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
             groups.push(match found {
                 Ok(found) => answer.with_topics(by_topic(found).into_iter().map(batched).collect()),
@@ -137,7 +149,7 @@ pub(super) async fn fetch(
         });
         topics.collect()
     });
-    match positions(core, &request.group_id, wanted.as_deref(), stable).await {
+    match positions(core, context, &request.group_id, wanted.as_deref(), stable).await {
         Ok(found) => {
             OffsetFetchResponse::default().with_topics(by_topic(found).into_iter().map(single).collect())
         }
@@ -155,26 +167,20 @@ struct Found {
 }
 
 impl Found {
-    /// With `stable`, a position that an open transaction may move is not told (KIP-447).
-    fn new(position: Position, stable: bool) -> (String, Self) {
-        let unstable = stable && position.unstable;
-        let committed = position.committed.filter(|_| !unstable);
+    /// With `withheld` the position is not told, for this reason.
+    fn new(position: Position, withheld: Option<ResponseError>) -> (String, Self) {
+        let committed = position.committed.filter(|_| withheld.is_none());
         let committed = committed.unwrap_or_else(|| Committed {
             offset: -1,
             leader_epoch: -1,
             metadata: String::new(),
         });
-        let error = if unstable {
-            ResponseError::UnstableOffsetCommit.code()
-        } else {
-            0
-        };
         let found = Self {
             partition: position.partition,
             offset: committed.offset,
             leader_epoch: committed.leader_epoch,
             metadata: committed.metadata,
-            error,
+            error: withheld.map_or(0, |error| error.code()),
         };
         (position.topic, found)
     }
@@ -182,10 +188,12 @@ impl Found {
 
 async fn positions(
     core: &Core,
+    context: &RequestContext,
     group: &str,
     wanted: Option<&[OffsetFetchRequestTopics]>,
     stable: bool,
 ) -> Result<Vec<(String, Found)>, ResponseError> {
+    context.must(core, Operation::Describe, Resource::Group(group))?;
     let named = wanted.map(|topics| {
         let pairs = topics.iter().flat_map(|topic| {
             let partitions = topic.partition_indexes.iter();
@@ -205,10 +213,18 @@ async fn positions(
         });
         unknown.collect()
     });
-    Ok(found
-        .into_iter()
-        .map(|position| Found::new(position, stable))
-        .collect())
+    let told = found.into_iter().filter_map(|position| {
+        let visible = context.must(core, Operation::Describe, Resource::Topic(&position.topic));
+        let withheld = match visible {
+            // Who asked for everything is not told what there is besides.
+            Err(_) if wanted.is_none() => return None,
+            Err(error) => Some(error),
+            // An open transaction may move it (KIP-447).
+            Ok(()) => (stable && position.unstable).then_some(ResponseError::UnstableOffsetCommit),
+        };
+        Some(Found::new(position, withheld))
+    });
+    Ok(told.collect())
 }
 
 /// A topic with its partitions and their positions.

@@ -9,6 +9,7 @@ use super::{Answer, Malformed, RequestContext, text};
 use crate::batch::{BatchHeader, Compression, Refusal};
 use crate::core::Core;
 use crate::partition::{Appended, Membership, Partition};
+use crate::security::{Operation, Resource};
 use crate::topics::Topic;
 use crate::transactions::Identity;
 
@@ -24,13 +25,19 @@ pub(super) fn produce(
 ) -> Result<Answer, Malformed> {
     let known_acks = matches!(request.acks, -1..=1);
     let id = request.transactional_id.as_ref();
+    let may_use_id = id.map_or(Ok(()), |id| {
+        context.must(core, Operation::Write, Resource::TransactionalId(id))
+    });
     let mut refused = None;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
         let topic = core.topics.get(&data.name);
+        let allowed = may_use_id.and(context.must(core, Operation::Write, Resource::Topic(&data.name)));
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for partition in &data.partition_data {
-            let result = if known_acks {
+            let result = if let Err(error) = allowed {
+                Err(Refusal::new(error, "this client may not write here"))
+            } else if known_acks {
                 append(core, context, topic.as_deref(), id, partition)
             } else {
                 let message = format!("`acks` is `{}`, must be -1, 0 or 1", request.acks);
@@ -86,6 +93,9 @@ fn append(
         return Err(Refusal::new(ResponseError::MessageTooLarge, message));
     }
     let header = BatchHeader::check(bytes)?;
+    if header.transactional && id.is_none() {
+        return Err(nameless());
+    }
     if header.compression == Compression::Zstd && context.version < ZSTD_SINCE {
         let message = "zstd needs version 7 of Produce or later";
         return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
@@ -125,11 +135,7 @@ fn append_first(
     bytes: &[u8],
 ) -> Result<Option<Appended>, Refusal> {
     let (Some(id), Some(sequenced)) = (id, header.sequenced) else {
-        let message = "a transactional batch needs a transactional id";
-        return Err(Refusal::new(
-            ResponseError::TransactionalIdAuthorizationFailed,
-            message,
-        ));
+        return Err(nameless());
     };
     let identity = Identity {
         producer_id: sequenced.producer_id,
@@ -143,6 +149,11 @@ fn append_first(
         Ok(Some(appended)) => appended.map(Some),
         Ok(None) | Err(_) => Ok(None),
     }
+}
+
+fn nameless() -> Refusal {
+    let message = "a transactional batch needs a transactional id";
+    Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, message)
 }
 
 /// What a producer hears whose batch is in no transaction of its own, in the words of Kafka.

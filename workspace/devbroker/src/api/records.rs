@@ -7,16 +7,22 @@ use kafka_protocol::messages::delete_records_response::{
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
-use super::code;
+use super::{RequestContext, code};
 use crate::core::Core;
+use crate::security::{Operation, Resource};
 
 /// The offset that stands for the end of the log.
 const TO_THE_END: i64 = -1;
 
-pub(super) fn delete(core: &Core, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(super) fn delete(
+    core: &Core,
+    context: &RequestContext,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
     let topics = request.topics.into_iter().map(|topic| {
+        let allowed = context.must(core, Operation::Delete, Resource::Topic(&topic.name));
         let partitions = topic.partitions.iter().map(|wanted| {
-            let result = delete_one(core, &topic.name, wanted);
+            let result = allowed.and_then(|()| delete_one(core, &topic.name, wanted));
             DeleteRecordsPartitionResult::default()
                 .with_partition_index(wanted.partition_index)
                 .with_error_code(code(&result))

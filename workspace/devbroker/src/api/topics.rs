@@ -14,9 +14,12 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
 };
 
+use uuid::Uuid;
+
 use super::{RequestContext, text};
 use crate::batch::Refusal;
 use crate::core::{Core, NODE_ID};
+use crate::security::{Operation, Resource};
 use crate::topic_config::TopicConfig;
 
 /// Where a setting's value comes from, as DescribeConfigs and CreateTopics number it.
@@ -30,6 +33,7 @@ pub(super) fn create(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
+    let may_create_all = context.may(core, Operation::Create, Resource::Cluster);
     let mut mentions: HashMap<TopicName, usize> = HashMap::new();
     for topic in &request.topics {
         *mentions.entry(topic.name.clone()).or_default() += 1;
@@ -39,6 +43,9 @@ pub(super) fn create(
         if repeated {
             let message = "the topic is named twice in one request";
             return refused(topic.name, &Refusal::new(ResponseError::InvalidRequest, message));
+        }
+        if !may_create_all && !context.may(core, Operation::Create, Resource::Topic(&topic.name)) {
+            return refused(topic.name, &denied());
         }
         create_one(core, context, topic, validate_only)
     });
@@ -63,9 +70,19 @@ fn create_one(
         Ok(created) => created,
         Err(refusal) => return refused(topic.name, &refusal),
     };
+    let may_describe = context.may(core, Operation::DescribeConfigs, Resource::Topic(&topic.name));
     let result = CreatableTopicResult::default().with_name(topic.name);
     if context.version < 5 {
         return result;
+    }
+    if !may_describe {
+        // The topic is there, and the creator may not know its settings.
+        let result = result.with_topic_config_error_code(denied().error.code());
+        return result
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_configs(Some(Vec::new()))
+            .with_topic_id(shown_id(context, created.id()));
     }
     let configs = created
         .config()
@@ -85,11 +102,16 @@ fn create_one(
         .with_num_partitions(created.partition_count())
         .with_replication_factor(1);
     let result = result.with_configs(Some(configs.collect()));
-    if context.version >= 7 {
-        result.with_topic_id(created.id())
-    } else {
-        result
-    }
+    result.with_topic_id(shown_id(context, created.id()))
+}
+
+/// The id in an answer of CreateTopics, which has one since version 7.
+fn shown_id(context: &RequestContext, id: Uuid) -> Uuid {
+    if context.version >= 7 { id } else { Uuid::nil() }
+}
+
+fn denied() -> Refusal {
+    Refusal::new(ResponseError::TopicAuthorizationFailed, "Authorization failed.")
 }
 
 fn refused(name: TopicName, refusal: &Refusal) -> CreatableTopicResult {
@@ -168,6 +190,16 @@ pub(super) async fn delete(
             responses.push(answer.with_error_code(ResponseError::UnknownTopicId.code()));
             continue;
         };
+        let may = |operation| context.may(core, operation, Resource::Topic(&name));
+        if !may(Operation::Delete) {
+            // Who gave the id is told the name only where it may be seen.
+            let named = state.name.is_some() || may(Operation::Describe);
+            let answer = answer
+                .with_name(named.then(|| TopicName(text(&name))))
+                .with_topic_id(state.topic_id);
+            responses.push(answer.with_error_code(denied().error.code()));
+            continue;
+        }
         let answer = answer.with_name(Some(TopicName(text(&name))));
         responses.push(match core.topics.delete(&name) {
             Ok(topic) => {
@@ -191,10 +223,18 @@ pub(super) async fn delete(
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-pub(super) fn grow(core: &Core, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub(super) fn grow(
+    core: &Core,
+    context: &RequestContext,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     let validate_only = request.validate_only;
     let results = request.topics.into_iter().map(|topic| {
-        let grown = grow_one(core, &topic, validate_only);
+        let grown = if context.may(core, Operation::Alter, Resource::Topic(&topic.name)) {
+            grow_one(core, &topic, validate_only)
+        } else {
+            Err(denied())
+        };
         let result = CreatePartitionsTopicResult::default().with_name(topic.name);
         match grown {
             Ok(()) => result.with_error_message(None),

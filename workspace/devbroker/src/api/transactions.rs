@@ -23,6 +23,7 @@ use crate::batch::Outcome;
 use crate::core::Core;
 use crate::groups::{Absent, Command};
 use crate::offsets::{Committed, PartitionOffset};
+use crate::security::{Operation, Resource, ResourceType};
 use crate::transactions::{Ended, Identity, Initialised, finish};
 
 /// The first version of InitProducerId whose clients know PRODUCER_FENCED (KIP-588).
@@ -36,7 +37,7 @@ pub(super) async fn init_producer_id(
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     let answer = InitProducerIdResponse::default();
-    match initialise(core, &request).await {
+    match initialise(core, context, &request).await {
         Ok(identity) => answer
             .with_producer_id(ProducerId(identity.producer_id))
             .with_producer_epoch(identity.epoch),
@@ -47,14 +48,23 @@ pub(super) async fn init_producer_id(
     }
 }
 
-async fn initialise(core: &Arc<Core>, request: &InitProducerIdRequest) -> Result<Identity, ResponseError> {
+async fn initialise(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: &InitProducerIdRequest,
+) -> Result<Identity, ResponseError> {
     let Some(id) = &request.transactional_id else {
+        // Who may write to some topic may do so idempotently (KIP-679).
+        if !context.may_with_some(core, Operation::Write, ResourceType::Topic) {
+            context.must(core, Operation::IdempotentWrite, Resource::Cluster)?;
+        }
         // Without a transactional id there is a new producer id each time, whatever the client had.
         return Ok(Identity {
             producer_id: core.new_producer_id(),
             epoch: 0,
         });
     };
+    context.must(core, Operation::Write, Resource::TransactionalId(id))?;
     let claimed = match (request.producer_id.0, request.producer_epoch) {
         (-1, -1) => None,
         (-1, _) | (_, -1) => return Err(ResponseError::InvalidRequest),
@@ -98,16 +108,22 @@ pub(super) fn add_partitions(
         epoch: request.v3_and_below_producer_epoch,
     };
     let topics = request.v3_and_below_topics;
-    let exists = |topic: &str, partition: i32| core.topics.partition(topic, partition).is_some();
+    let id = &request.v3_and_below_transactional_id;
+    let may_use = context.must(core, Operation::Write, Resource::TransactionalId(id));
+    let check = |topic: &str, partition: i32| {
+        may_use?;
+        context.must(core, Operation::Write, Resource::Topic(topic))?;
+        let found = core.topics.partition(topic, partition);
+        found.map(drop).ok_or(ResponseError::UnknownTopicOrPartition)
+    };
     let partitions = || {
         topics.iter().flat_map(|topic| {
             let partitions = topic.partitions.iter();
             partitions.map(|partition| (topic.name.to_string(), *partition))
         })
     };
-    // All or nothing: one that is not there keeps the others out too.
-    let outcome = if partitions().all(|(topic, partition)| exists(&topic, partition)) {
-        let id = &request.v3_and_below_transactional_id;
+    // All or nothing: one that can not be added keeps the others out too.
+    let outcome = if partitions().all(|(topic, partition)| check(&topic, partition).is_ok()) {
         let (now, now_ms) = (core.clock.now(), core.clock.unix_ms());
         let mut coordinator = core.transactions.coordinator();
         let added = coordinator.add(now, now_ms, id, identity, partitions(), None);
@@ -119,8 +135,10 @@ pub(super) fn add_partitions(
     };
     let result = |topic: &str, partition: i32| match outcome {
         Some(code) => code,
-        None if exists(topic, partition) => ResponseError::OperationNotAttempted.code(),
-        None => ResponseError::UnknownTopicOrPartition.code(),
+        None => {
+            let error = check(topic, partition).err();
+            error.unwrap_or(ResponseError::OperationNotAttempted).code()
+        }
     };
     let results = topics.iter().map(|topic| partition_results(topic, result));
     AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(results.collect())
@@ -145,21 +163,31 @@ pub(super) fn add_offsets(
     context: &RequestContext,
     request: &AddOffsetsToTxnRequest,
 ) -> AddOffsetsToTxnResponse {
-    let added = if request.group_id.is_empty() {
-        Err(ResponseError::InvalidGroupId)
-    } else {
-        let identity = Identity {
-            producer_id: request.producer_id.0,
-            epoch: request.producer_epoch,
-        };
-        let (now, now_ms) = (core.clock.now(), core.clock.unix_ms());
-        let group = Some(request.group_id.to_string());
-        core.transactions
-            .coordinator()
-            .add(now, now_ms, &request.transactional_id, identity, [], group)
-    };
+    let allowed = may_commit(core, context, &request.transactional_id, &request.group_id);
+    let added = allowed.and_then(|()| add_group(core, request));
     core.transactions.watch();
     AddOffsetsToTxnResponse::default().with_error_code(told_code(added, context))
+}
+
+fn add_group(core: &Core, request: &AddOffsetsToTxnRequest) -> Result<(), ResponseError> {
+    if request.group_id.is_empty() {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    let identity = Identity {
+        producer_id: request.producer_id.0,
+        epoch: request.producer_epoch,
+    };
+    let (now, now_ms) = (core.clock.now(), core.clock.unix_ms());
+    let group = Some(request.group_id.to_string());
+    core.transactions
+        .coordinator()
+        .add(now, now_ms, &request.transactional_id, identity, [], group)
+}
+
+/// What it takes to commit offsets of a group in a transaction, the topics left aside.
+fn may_commit(core: &Core, context: &RequestContext, id: &str, group: &str) -> Result<(), ResponseError> {
+    context.must(core, Operation::Write, Resource::TransactionalId(id))?;
+    context.must(core, Operation::Read, Resource::Group(group))
 }
 
 pub(super) async fn end(
@@ -167,6 +195,10 @@ pub(super) async fn end(
     context: &RequestContext,
     request: &EndTxnRequest,
 ) -> EndTxnResponse {
+    let id = Resource::TransactionalId(&request.transactional_id);
+    if let Err(error) = context.must(core, Operation::Write, id) {
+        return EndTxnResponse::default().with_error_code(error.code());
+    }
     let identity = Identity {
         producer_id: request.producer_id.0,
         epoch: request.producer_epoch,
@@ -192,13 +224,20 @@ pub(super) async fn end(
     EndTxnResponse::default().with_error_code(told_code(result, context))
 }
 
-pub(super) async fn commit_offsets(core: &Core, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
+pub(super) async fn commit_offsets(
+    core: &Core,
+    context: &RequestContext,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let allowed = may_commit(core, context, &request.transactional_id, &request.group_id);
     let mut accepted = Vec::new();
     let mut checked = Vec::new();
     for topic in &request.topics {
+        let allowed = allowed.and(context.must(core, Operation::Read, Resource::Topic(&topic.name)));
         for partition in &topic.partitions {
             let metadata = partition.committed_metadata.as_ref();
-            let result = offsets::check(core, &topic.name, partition.partition_index, metadata);
+            let result =
+                allowed.and_then(|()| offsets::check(core, &topic.name, partition.partition_index, metadata));
             if result.is_ok() {
                 accepted.push(PartitionOffset {
                     topic: topic.name.to_string(),
@@ -213,7 +252,10 @@ pub(super) async fn commit_offsets(core: &Core, request: TxnOffsetCommitRequest)
             checked.push(result);
         }
     }
-    let outcome = hold(core, &request, accepted).await;
+    let outcome = match allowed {
+        Ok(()) => hold(core, &request, accepted).await,
+        Err(error) => Err(error),
+    };
     let mut checked = checked.into_iter();
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
