@@ -65,9 +65,30 @@ pub fn batch(records: i32, value: &[u8], timestamp: i64, numbering: Numbering) -
 
 impl Wire {
     pub async fn connect(broker: &Broker) -> Self {
+        Self::to(&broker.address().to_string()).await
+    }
+
+    pub async fn to(address: &str) -> Self {
         Self {
-            stream: TcpStream::connect(broker.address()).await.unwrap(),
+            stream: TcpStream::connect(address).await.unwrap(),
         }
+    }
+
+    /// A connection of a user with a password, proven with PLAIN.
+    pub async fn authenticated(address: &str, user: &str, password: &str) -> Self {
+        let mut wire = Self::to(address).await;
+        let plain = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
+        assert_eq!(wire.call(1, &plain).await.error_code, 0);
+        let answer = wire.prove(user, password).await;
+        assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+        wire
+    }
+
+    /// Sends name and password, after a handshake.
+    pub async fn prove(&mut self, user: &str, password: &str) -> SaslAuthenticateResponse {
+        let token = Bytes::from(format!("\0{user}\0{password}"));
+        self.call(2, &SaslAuthenticateRequest::default().with_auth_bytes(token))
+            .await
     }
 
     pub async fn send<R: Request>(&mut self, version: i16, request: &R) {
