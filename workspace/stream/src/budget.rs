@@ -96,6 +96,12 @@ impl Budget {
             })
     }
 
+    /// Whether a partition is paused.
+    #[must_use]
+    pub fn is_paused(&self, at: TopicPartition) -> bool {
+        self.accounts.get(&at).is_some_and(|account| account.paused)
+    }
+
     /// How many partitions are paused.
     #[must_use]
     pub fn paused(&self) -> usize {

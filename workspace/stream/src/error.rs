@@ -89,6 +89,24 @@ pub enum StreamError {
         /// The client's own words.
         cause: String,
     },
+    /// Another producer has taken over our transactional id.
+    #[error(
+        "transactional id `{id}` was taken over by another producer: {cause}; two processes have the same `service.instance`, or this one was thought to be dead. Look first; nothing of it was lost"
+    )]
+    Fenced {
+        /// The id.
+        id: String,
+        /// The client's own words.
+        cause: String,
+    },
+    /// A transaction failed; what was in it is to be done again.
+    #[error("{what}: {cause}")]
+    Transaction {
+        /// What was tried.
+        what: String,
+        /// The client's own words.
+        cause: String,
+    },
     /// A record was not delivered.
     #[error("{failed} records were not delivered to topic `{topic}`: {cause}")]
     Delivery {
@@ -138,10 +156,21 @@ impl StreamError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::MissingTopic { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::MissingTopic { .. }
+            | Self::Transaction { .. } => true,
             Self::Client { retriable, .. } => *retriable,
             _ => false,
         }
+    }
+
+    /// Whether the error costs a unit of work, whose records are worked on again, and nothing more.
+    pub(crate) fn costs_a_unit(&self) -> bool {
+        matches!(
+            self,
+            Self::Delivery { .. } | Self::Timeout { .. } | Self::Transaction { .. }
+        )
     }
 
     pub(crate) fn client(what: impl Into<String>, code: RDKafkaErrorCode) -> Self {
@@ -209,7 +238,7 @@ pub(crate) fn is_permanent_for_group(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn is_authorization(code: RDKafkaErrorCode) -> bool {
+pub(crate) fn is_authorization(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
@@ -252,7 +281,7 @@ impl From<StreamError> for service::Exit {
         let message = error.to_string();
         match error {
             StreamError::Config { .. } => Self::config(message),
-            StreamError::LostRange { .. } => Self::fenced(message),
+            StreamError::LostRange { .. } | StreamError::Fenced { .. } => Self::fenced(message),
             StreamError::Halted { .. } => Self::bug(message),
             StreamError::Client { retriable: false, .. } => Self::bug(message),
             StreamError::Unreachable { .. }
@@ -263,6 +292,7 @@ impl From<StreamError> for service::Exit {
             | StreamError::MissingTopic { .. }
             | StreamError::TooFewPartitions { .. }
             | StreamError::Delivery { .. }
+            | StreamError::Transaction { .. }
             | StreamError::Timeout { .. }
             | StreamError::Client { .. } => Self::unavailable(message),
         }
@@ -355,5 +385,10 @@ mod tests {
             cause: text(),
         };
         assert_eq!(service::Exit::from(lost).code(), 75);
+        let fenced = StreamError::Fenced {
+            id: text(),
+            cause: text(),
+        };
+        assert_eq!(service::Exit::from(fenced).code(), 75);
     }
 }

@@ -374,13 +374,14 @@ impl<E> Ledger<E> {
             .collect()
     }
 
-    /// The group has committed these offsets: what they cover leaves the ledger.
-    pub fn committed(&mut self, commit: &Commit) {
+    /// The group has committed these offsets: what they cover leaves the ledger. `false` when the
+    /// partition has another life by now, or the commit is known already.
+    pub fn committed(&mut self, commit: &Commit) -> bool {
         let Some(account) = self.account_mut(commit.at) else {
-            return;
+            return false;
         };
         if account.epoch != commit.epoch || commit.next <= account.committed {
-            return;
+            return false;
         }
         account.committed = commit.next;
         account.begins = StartAt::Offset(commit.next);
@@ -395,6 +396,7 @@ impl<E> Ledger<E> {
             account.published -= 1;
             account.ended -= 1;
         }
+        true
     }
 
     /// Records that have not ended, over all partitions.

@@ -10,10 +10,14 @@
 //!   later finds its ticket void.
 //! - Offsets come from the ledger alone, and the outputs that they stand for were acknowledged before.
 //! - A unit of work that failed is never continued. Stages that keep their endings publish them again;
-//!   the others read their records again, under a new epoch.
+//!   the others read their records again, under a new epoch. Where a transaction failed in its commit,
+//!   the group is asked first whether it counts.
+//! - While nobody knows what became of a unit, nothing is read and nothing is committed; rebalances are
+//!   answered all the same.
 //! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
 
 mod rebalance;
+mod renewal;
 #[cfg(test)]
 mod tests;
 
@@ -25,14 +29,14 @@ use service::Heartbeat;
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
 use crate::error::StreamError;
-use crate::ledger::{ChargeError, Ledger, Volume};
+use crate::ledger::{ChargeError, Commit, Ledger, Volume};
 use crate::metrics::StreamMetrics;
 use crate::position::TopicPartition;
 use crate::record::Record;
 use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
 use crate::source::{Entry, Source};
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
-use crate::unit_of_work::{Committed, FLUSH_LIMIT, Ready, UnitConfig, UnitOfWork};
+use crate::unit_of_work::{Committed, FLUSH_LIMIT, Indefinite, UnitConfig, UnitOfWork};
 
 /// With nothing to do, a turn takes so long: short enough for the heartbeat.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
@@ -44,6 +48,8 @@ const BROKER_AWAY: Backoff = Backoff {
     most: Duration::from_secs(5),
 };
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The gauges are set so often.
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
 /// The same complaint of the client is logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -65,8 +71,15 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     budget: Budget,
     unit: UnitOfWork,
     retry: RetryPolicy,
+    /// How long finished records wait for their commit while more are coming, and while none are.
     commit_interval: Duration,
+    idle_commit_interval: Duration,
     last_settled: Instant,
+    /// Partitions were paused while the pump only polled, and what came meanwhile was dropped.
+    polled_only: bool,
+    /// The last read got all that was there.
+    drained: bool,
+    last_observed: Instant,
     last_complaint: Option<Instant>,
     /// Units of work that failed since the last commit.
     failed_units: u32,
@@ -75,26 +88,30 @@ pub(crate) struct Pump<S: Source, G: Stage> {
 }
 
 impl<S: Source, G: Stage> Pump<S, G> {
-    pub fn new(source: S, stage: G, parts: PumpParts) -> Result<Self, StreamError> {
-        let ready = Ready::open(Arc::clone(&parts.unit), parts.heartbeat.clone())?;
+    pub fn new(source: S, stage: G, parts: PumpParts) -> Self {
+        let unopened = Indefinite::unopened(Arc::clone(&parts.unit), parts.heartbeat.clone());
         let limits = BudgetLimits {
             records: parts.settings.budget_records,
             bytes: parts.settings.budget_bytes,
         };
-        Ok(Self {
+        Self {
             source,
             stage,
             ledger: Ledger::default(),
             budget: Budget::new(limits),
-            unit: UnitOfWork::Ready(ready),
+            unit: UnitOfWork::Indefinite(unopened),
             retry: RetryPolicy::new(&parts.settings),
             commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
+            idle_commit_interval: Duration::from_millis(parts.settings.idle_commit_interval_ms),
             last_settled: Instant::now(),
+            last_observed: Instant::now(),
             last_complaint: None,
             failed_units: 0,
             stopped_reading: false,
+            drained: true,
+            polled_only: false,
             parts,
-        })
+        }
     }
 
     /// Turns until it is told to stop, then drains, commits and leaves the group.
@@ -103,6 +120,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     /// What made going on impossible. Nothing is committed after it, so nothing is passed over.
     pub fn run(mut self) -> Result<(), StreamError> {
         let worked = self.work();
+        self.unit.abandon();
         match self.source.close(LEAVE_TIMEOUT) {
             Ok(()) => tracing::info!("left the group"),
             Err(error) => tracing::warn!(%error, "leaving the group"),
@@ -113,6 +131,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn work(&mut self) -> Result<(), StreamError> {
+        self.renew()?;
         self.source.subscribe()?;
         while !self.parts.wake.is_stopping() {
             self.turn()?;
@@ -132,14 +151,20 @@ impl<S: Source, G: Stage> Pump<S, G> {
     fn turn(&mut self) -> Result<(), StreamError> {
         self.parts.heartbeat.beat();
         self.answer_rebalance()?;
+        if let UnitOfWork::Indefinite(_) = self.unit {
+            self.renew()?;
+            return Ok(());
+        }
         let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
         self.parts.wake.answer();
         let taken = self.take(&batch);
         drop(batch);
         self.survive(taken)?;
         self.collect()?;
-        if self.last_settled.elapsed() >= self.commit_interval || self.budget.is_half_used() {
+        if self.last_settled.elapsed() >= self.commit_age() || self.budget.is_half_used() {
             self.settle()?;
+        }
+        if self.last_observed.elapsed() >= OBSERVE_INTERVAL {
             self.observe();
         }
         if let Some(error) = self.source.take_complaint() {
@@ -148,12 +173,22 @@ impl<S: Source, G: Stage> Pump<S, G> {
         self.gate()
     }
 
+    /// How old the oldest finished record may become. A commit costs the same for one record and for
+    /// thousands: while more are coming they share it, else nobody is kept waiting for company.
+    fn commit_age(&self) -> Duration {
+        if self.drained {
+            self.idle_commit_interval.min(self.commit_interval)
+        } else {
+            self.commit_interval
+        }
+    }
+
     /// How long the next read may wait for its first record.
     fn wait(&self) -> Duration {
         if self.budget.used() == Volume::default() {
             return IDLE_WAIT;
         }
-        let due = self.commit_interval.saturating_sub(self.last_settled.elapsed());
+        let due = self.commit_age().saturating_sub(self.last_settled.elapsed());
         due.clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
@@ -179,6 +214,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             parts,
             budget,
             retry,
+            drained,
             last_complaint,
             ..
         } = self;
@@ -190,9 +226,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
             retry: *retry,
         };
         let mut run = Run::default();
+        let mut entries = 0;
         let mut taken = Ok(());
         let mut disturbed = Vec::new();
         for entry in source.entries(batch) {
+            entries += 1;
             match entry {
                 Entry::Record(record) => {
                     taken = accept(stage, &record, &mut desk, &mut run, budget, &parts.unit.inputs);
@@ -210,6 +248,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 break;
             }
         }
+        *drained = entries < parts.settings.batch_records;
         run.finish(budget, desk.metrics, &parts.unit.inputs);
         stage.batch_is_over(&mut desk);
         taken.and_then(|()| self.correct_positions(&disturbed))
@@ -245,13 +284,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
         stage.collect(&mut desk)
     }
 
-    /// An error of delivery costs the unit of work; every other error ends the pump.
+    /// An error that costs the unit of work is survived; every other error ends the pump.
     fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
         match result {
-            Err(error @ (StreamError::Delivery { .. } | StreamError::Timeout { .. })) => {
-                self.unit.give_up(error);
-                self.recover()
-            }
+            Err(error) if error.costs_a_unit() => match self.unit.take_open() {
+                Some(open) => self.conclude(open.undo(error), &[]),
+                None => Ok(()),
+            },
             other => other,
         }
     }
@@ -259,6 +298,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
     /// Publishes what has ended and commits the frontier.
     fn settle(&mut self) -> Result<(), StreamError> {
         self.last_settled = Instant::now();
+        if let UnitOfWork::Indefinite(_) = self.unit {
+            return Ok(());
+        }
         self.pass_gaps()?;
         let published = {
             let unit = &mut self.unit;
@@ -272,11 +314,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
         if commits.is_empty() {
             return Ok(());
         }
-        self.unit.open()?;
-        let UnitOfWork::Open(open) = std::mem::replace(&mut self.unit, UnitOfWork::Moving) else {
-            return Err(StreamError::Halted {
-                message: "a unit of work was not open at its commit".to_owned(),
-            });
+        let begun = self.unit.open().map(|_| ());
+        self.survive(begun)?;
+        let Some(open) = self.unit.take_open() else {
+            return Ok(());
         };
         let began = Instant::now();
         let outcome = open.commit(&self.source, &commits, self.flush_deadline());
@@ -285,17 +326,19 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .commit_seconds
             .observe(began.elapsed().as_secs_f64());
         self.last_settled = Instant::now();
+        self.conclude(outcome, &commits)
+    }
+
+    /// Takes in what became of a unit.
+    fn conclude(&mut self, outcome: Committed, commits: &[Commit]) -> Result<(), StreamError> {
         let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
         match outcome {
             Committed::Yes(ready) => {
                 counted("committed");
                 self.failed_units = 0;
                 self.unit = UnitOfWork::Ready(ready);
-                for commit in &commits {
-                    self.count_ended(commit.at, commit.volume.records);
-                    self.ledger.committed(commit);
-                    self.budget.refund(commit.at, commit.volume);
-                }
+                self.confirm(commits);
+                Ok(())
             }
             Committed::OutputsOnly(ready, error) => {
                 counted("refused");
@@ -304,15 +347,35 @@ impl<S: Source, G: Stage> Pump<S, G> {
                     return Err(error);
                 }
                 complain(&mut self.last_complaint, &error);
+                Ok(())
+            }
+            Committed::Aborted(ready, cause) => {
+                counted("aborted");
+                self.unit = UnitOfWork::Ready(ready);
+                if !cause.costs_a_unit() {
+                    return Err(cause);
+                }
+                complain(&mut self.last_complaint, &cause);
+                self.work_again()
             }
             Committed::Indefinite(indefinite) => {
                 counted("indefinite");
-                let cause = indefinite.cause().clone();
+                let ends = indefinite.cause().filter(|cause| !cause.costs_a_unit()).cloned();
                 self.unit = UnitOfWork::Indefinite(indefinite);
-                self.survive(Err(cause))?;
+                ends.map_or(Ok(()), Err)
+            }
+            Committed::Halted(error) => Err(error),
+        }
+    }
+
+    /// These offsets are committed: what they cover leaves the ledger and the budget.
+    fn confirm(&mut self, commits: &[Commit]) {
+        for commit in commits {
+            if self.ledger.committed(commit) {
+                self.count_ended(commit.at, commit.volume.records);
+                self.budget.refund(commit.at, commit.volume);
             }
         }
-        Ok(())
     }
 
     /// Markers, aborted and compacted records at the end of a partition are never given to a reader. Where
@@ -348,38 +411,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .inputs
             .get(usize::from(at.topic.0))
             .map_or("", String::as_str)
-    }
-
-    /// Makes a new producer after a unit of work failed, and takes up the work where it was committed.
-    fn recover(&mut self) -> Result<(), StreamError> {
-        let UnitOfWork::Indefinite(indefinite) = &self.unit else {
-            return Ok(());
-        };
-        tracing::warn!(error = %indefinite.cause(), "unit of work failed, its records are worked on again");
-        self.parts.metrics.set_waiting("broker", true);
-        self.failed_units += 1;
-        self.parts.heartbeat.beat();
-        if !self.parts.wake.is_stopping() {
-            std::thread::park_timeout(BROKER_AWAY.pause(self.failed_units, &mut rand::rng()));
-        }
-        self.unit = UnitOfWork::Ready(indefinite.recover()?);
-        if G::KEEPS_ENDINGS {
-            self.ledger.unpublish();
-            return Ok(());
-        }
-        // Every partition, also one with nothing in work: what the failed batch still held of it was read
-        // by the client and not by us.
-        let mut starts = Vec::new();
-        for at in self.ledger.assigned().collect::<Vec<_>>() {
-            if let Some((start, volume)) = self.ledger.rewind(at) {
-                self.budget.refund(at, volume);
-                starts.push((at, start));
-            }
-        }
-        if starts.is_empty() {
-            return Ok(());
-        }
-        self.source.seek(&starts, SEEK_TIMEOUT)
     }
 
     fn gate(&mut self) -> Result<(), StreamError> {
@@ -429,7 +460,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
         Ok(())
     }
 
-    fn observe(&self) {
+    fn observe(&mut self) {
+        self.last_observed = Instant::now();
         let used = self.budget.used();
         self.parts
             .metrics

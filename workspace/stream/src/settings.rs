@@ -318,8 +318,11 @@ pub fn dead_letter_topic(source: &str, group: &str) -> String {
 pub enum Delivery {
     /// Outputs are acknowledged before the input offsets are committed: nothing is lost, and a crash
     /// in between does the work again.
-    #[default]
     AtLeastOnce,
+    /// Outputs and offsets go into one Kafka transaction: readers of committed records see all of it or
+    /// nothing, and each record's effect once.
+    #[default]
+    ExactlyOnce,
 }
 
 /// How partitions move between the members of a group.
@@ -355,8 +358,10 @@ pub struct StreamSettings {
     pub delivery: Delivery,
     /// How partitions move between members.
     pub assignor: Assignor,
-    /// The oldest finished record waits at most so long for its commit.
+    /// The oldest finished record waits at most so long for its commit while more are coming.
     pub commit_interval_ms: u64,
+    /// The same while none are coming.
+    pub idle_commit_interval_ms: u64,
     /// Records of one read at most.
     pub batch_records: usize,
     /// Records in work and not committed, per pump.
@@ -384,6 +389,7 @@ impl Default for StreamSettings {
             delivery: Delivery::default(),
             assignor: Assignor::default(),
             commit_interval_ms: 100,
+            idle_commit_interval_ms: 5,
             batch_records: 2_000,
             budget_records: 50_000,
             budget_bytes: 32 << 20,
@@ -404,6 +410,26 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// At shutdown flushing what is queued may take so long.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// An open transaction hides what comes after it from readers of committed records. Ours last
+/// milliseconds, so one that takes so long has a dead owner, and Kafka aborts it.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a producer of transactions has beyond any other producer of ours.
+pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
+    [
+        ("transactional.id", id),
+        ("transaction.timeout.ms", "10000"),
+        // An output that is not acknowledged in time fails before its transaction does.
+        ("message.timeout.ms", "8000"),
+        // A transaction that begins right after another one meets CONCURRENT_TRANSACTIONS while the
+        // coordinator still writes markers, and the default of 100 ms would be the price of each commit.
+        ("retry.backoff.ms", "1"),
+        ("retry.backoff.max.ms", "5"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
 impl StreamSettings {
     /// The longest that a shutdown takes: the orchestrator's own limit has to be above it.
     #[must_use]
@@ -422,6 +448,12 @@ impl StreamSettings {
         };
         within("stream.pumps", self.pumps.into(), 1, 64);
         within("stream.commit_interval_ms", self.commit_interval_ms, 1, 60_000);
+        within(
+            "stream.idle_commit_interval_ms",
+            self.idle_commit_interval_ms,
+            1,
+            60_000,
+        );
         within("stream.batch_records", self.batch_records as u64, 1, 100_000);
         within("stream.budget_records", self.budget_records, 1, 10_000_000);
         within("stream.budget_bytes", self.budget_bytes, 1 << 20, 4 << 30);

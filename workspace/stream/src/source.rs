@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::error::StreamError;
+use crate::ffi::GroupOffsets;
 use crate::position::{Offset, StartAt, TopicPartition};
 use crate::record::Record;
 
@@ -67,6 +68,9 @@ pub(crate) trait Source {
 
     /// Commits next offsets and waits for the answer.
     fn commit(&self, offsets: &[(TopicPartition, Offset)], timeout: Duration) -> Result<(), StreamError>;
+
+    /// Next offsets for a transaction, with who this member is in its group at this moment.
+    fn group_offsets(&self, offsets: &[(TopicPartition, Offset)]) -> Result<GroupOffsets, StreamError>;
 
     /// Stops fetching these partitions.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError>;

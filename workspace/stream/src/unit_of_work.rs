@@ -1,13 +1,16 @@
 //! One unit of work: outputs, dead letters and input offsets that belong together.
 //!
 //! A unit is `Ready` (nothing was sent), `Open` (outputs are on their way) or `Indefinite` (nobody
-//! knows what arrived). The only ways are `Ready -> Open -> Ready` by a commit, and into `Indefinite`,
-//! from which the only way is to destroy the producer and open a new one: after a time-out nothing may
+//! knows what arrived). A commit leads from `Open` back to `Ready`, and so does an abort. From
+//! `Indefinite` the only way is to destroy the producer and open a new one: after a time-out nothing may
 //! be sent through the old one, because a late answer to an old request must never meet new work.
 //!
-//! With at-least-once delivery a commit is: every output acknowledged by all in-sync replicas, then the
-//! offsets committed. A transaction has the same three states and the same two steps, which is why the
-//! consume loop knows nothing of the difference.
+//! Exactly once, a unit is a Kafka transaction: it begins at its first output or offset, its offsets go
+//! into it together with who their owner is in the group at that moment, and an abort takes it all back.
+//! A new producer with the same transactional id aborts what the old one left open.
+//!
+//! At least once, a commit is: every output acknowledged by all in-sync replicas, then the offsets
+//! committed. Nothing can be taken back, so what can not be committed is indefinite.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +21,13 @@ use service::{Heartbeat, Throttle};
 
 use crate::dead_letter::{self, Cause};
 use crate::error::StreamError;
-use crate::ffi::{Outgoing, ProduceError, Producer, Topic};
+use crate::ffi::{Outgoing, ProduceError, Producer, Topic, TransactionError, Verdict};
 use crate::handler::OutputTopic;
 use crate::ledger::Commit;
 use crate::metrics::StreamMetrics;
 use crate::position::{Offset, TopicPartition};
 use crate::record::Record;
-use crate::settings::COMMIT_TIMEOUT;
+use crate::settings::{COMMIT_TIMEOUT, TRANSACTION_TIMEOUT, transaction_properties};
 use crate::source::Source;
 
 /// Outputs must be acknowledged within the client's own `message.timeout.ms` (30 s); a little later the
@@ -32,11 +35,20 @@ use crate::source::Source;
 pub(crate) const FLUSH_LIMIT: Duration = Duration::from_secs(35);
 /// How long a full local queue is waited for at a time.
 const QUEUE_STEP: Duration = Duration::from_millis(50);
+/// Between two attempts of a transactional call that may be made again.
+const AGAIN_PAUSE: Duration = Duration::from_millis(5);
+/// One attempt to take over the transactional id.
+const OPEN_STEP: Duration = Duration::from_secs(1);
+/// When a pump ends in an error, taking its transaction back may take so long; else its time-out does it.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
 
 static DEAD_LETTER_LINES: Throttle = Throttle::every_seconds(1);
 
 /// What every unit of one worker is made with.
+#[derive(Clone)]
 pub(crate) struct UnitConfig {
+    /// With an id a unit is a transaction.
+    pub transactional_id: Option<String>,
     pub brokers: String,
     pub producer_properties: Vec<(String, String)>,
     pub group: String,
@@ -95,13 +107,29 @@ struct Outbox {
 pub(crate) struct Ready(Outbox);
 
 /// Outputs may be on their way.
-pub(crate) struct Open(Outbox);
+pub(crate) struct Open {
+    outbox: Outbox,
+    begun: Instant,
+}
 
 /// Nobody knows what arrived.
 pub(crate) struct Indefinite {
     config: Arc<UnitConfig>,
     heartbeat: Heartbeat,
-    cause: StreamError,
+    /// `None` where there was no unit before.
+    cause: Option<StreamError>,
+    /// What was to be committed in the transaction: the group knows whether it was.
+    tried: Vec<Commit>,
+}
+
+/// A new producer that may not send yet.
+pub(crate) struct Opening(Outbox);
+
+/// What came of an attempt to open.
+pub(crate) enum Opened {
+    Ready(Ready),
+    /// The brokers do not answer, or a former producer's transaction is still being ended.
+    NotYet(Opening, StreamError),
 }
 
 /// What became of a commit.
@@ -111,35 +139,94 @@ pub(crate) enum Committed {
     /// The outputs are in, the offsets are not, as during a rebalance: they may be committed later, or
     /// the next owner does the work again.
     OutputsOnly(Ready, StreamError),
+    /// All was taken back.
+    Aborted(Ready, StreamError),
     /// Nobody knows.
     Indefinite(Indefinite),
+    /// The producer is fenced or was refused: going on is impossible.
+    Halted(StreamError),
+}
+
+impl Outbox {
+    fn is_transactional(&self) -> bool {
+        self.config.transactional_id.is_some()
+    }
+
+    /// Makes a transactional call until it succeeds or fails for good.
+    fn call(
+        &self,
+        limit: Duration,
+        call: impl Fn(&Producer, Duration) -> Result<(), TransactionError>,
+    ) -> Result<(), TransactionError> {
+        let started = Instant::now();
+        loop {
+            self.heartbeat.beat();
+            let left = limit.saturating_sub(started.elapsed());
+            match call(&self.producer, left) {
+                Err(failed) if failed.verdict == Verdict::Again && !left.is_zero() => {
+                    std::thread::park_timeout(AGAIN_PAUSE);
+                }
+                // Nobody says whether the last attempt had its effect.
+                Err(failed) if failed.verdict == Verdict::Again => {
+                    return Err(TransactionError {
+                        verdict: Verdict::Indefinite,
+                        ..failed
+                    });
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn fenced(&self, error: &StreamError) -> StreamError {
+        StreamError::Fenced {
+            id: self.config.transactional_id.clone().unwrap_or_default(),
+            cause: error.to_string(),
+        }
+    }
+
+    fn indefinite(self, cause: StreamError, tried: &[Commit]) -> Indefinite {
+        Indefinite {
+            config: self.config,
+            heartbeat: self.heartbeat,
+            cause: Some(cause),
+            tried: tried.to_vec(),
+        }
+    }
 }
 
 impl Ready {
-    /// Opens the producer. `heartbeat` beats while a call waits.
-    pub fn open(config: Arc<UnitConfig>, heartbeat: Heartbeat) -> Result<Self, StreamError> {
-        let producer = Producer::open(&config.brokers, &config.producer_properties, false)?;
-        let lookup = |names: &[String]| {
-            names
-                .iter()
-                .map(|name| producer.topic(name))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let outputs = lookup(&config.outputs)?;
-        let dead_letters = lookup(&config.dead_letter_topics)?;
-        Ok(Self(Outbox {
-            config,
-            heartbeat,
-            producer,
-            outputs,
-            dead_letters,
-            tally: Tally::default(),
-        }))
-    }
-
     /// Begins a unit, at its first output or offset.
-    pub fn begin(self) -> Open {
-        Open(self.0)
+    fn begin(self) -> Result<Open, Indefinite> {
+        if self.0.is_transactional()
+            && let Err(failed) = self.0.producer.begin_transaction()
+        {
+            return Err(self.0.indefinite(failed.error, &[]));
+        }
+        Ok(Open {
+            outbox: self.0,
+            begun: Instant::now(),
+        })
+    }
+}
+
+impl Opening {
+    /// Takes the transactional id over, which ends what a former producer with it left open.
+    pub fn open(self) -> Result<Opened, StreamError> {
+        if !self.0.is_transactional() {
+            return Ok(Opened::Ready(Ready(self.0)));
+        }
+        match self.0.producer.init_transactions(OPEN_STEP) {
+            Ok(()) => Ok(Opened::Ready(Ready(self.0))),
+            Err(failed) => match failed.verdict {
+                Verdict::Refused => Err(failed.error),
+                Verdict::Fenced => Err(self.0.fenced(&failed.error)),
+                // The call itself goes on after a time-out, and is only asked again.
+                Verdict::Again | Verdict::Indefinite | Verdict::Abort => {
+                    Ok(Opened::NotYet(self, failed.error))
+                }
+            },
+        }
     }
 }
 
@@ -156,8 +243,8 @@ impl Open {
         let undeclared = || StreamError::Halted {
             message: format!("output topic {} was not declared", topic.0),
         };
-        let handle = self.0.outputs.get(topic.0).ok_or_else(undeclared)?;
-        let name = self.0.config.outputs.get(topic.0).ok_or_else(undeclared)?;
+        let handle = self.outbox.outputs.get(topic.0).ok_or_else(undeclared)?;
+        let name = self.outbox.config.outputs.get(topic.0).ok_or_else(undeclared)?;
         let source = source.to_string();
         let outgoing = Outgoing {
             topic: handle,
@@ -167,7 +254,7 @@ impl Open {
             headers: &[("source-offset", source.as_bytes())],
         };
         self.produce(name, &outgoing)?;
-        self.0.tally.add_output(topic.0);
+        self.outbox.tally.add_output(topic.0);
         Ok(())
     }
 
@@ -177,8 +264,8 @@ impl Open {
         let undeclared = || StreamError::Halted {
             message: format!("input topic {index} was not declared"),
         };
-        let config = &self.0.config;
-        let handle = self.0.dead_letters.get(index).ok_or_else(undeclared)?;
+        let config = &self.outbox.config;
+        let handle = self.outbox.dead_letters.get(index).ok_or_else(undeclared)?;
         let source = config.inputs.get(index).ok_or_else(undeclared)?;
         let name = config.dead_letter_topics.get(index).ok_or_else(undeclared)?;
         let headers = dead_letter::headers(record, source, &config.group, cause);
@@ -202,7 +289,7 @@ impl Open {
             );
         }
         *self
-            .0
+            .outbox
             .tally
             .dead_letters
             .entry((index, cause.code.clone()))
@@ -213,11 +300,11 @@ impl Open {
     fn produce(&self, topic: &str, record: &Outgoing<'_>) -> Result<(), StreamError> {
         let started = Instant::now();
         loop {
-            match self.0.producer.produce(record, None) {
+            match self.outbox.producer.produce(record, None) {
                 Ok(()) => return Ok(()),
                 Err(ProduceError::QueueFull) if started.elapsed() < FLUSH_LIMIT => {
-                    self.0.heartbeat.beat();
-                    self.0.producer.poll(QUEUE_STEP);
+                    self.outbox.heartbeat.beat();
+                    self.outbox.producer.poll(QUEUE_STEP);
                 }
                 Err(ProduceError::QueueFull) => {
                     return Err(StreamError::Timeout {
@@ -226,8 +313,9 @@ impl Open {
                         cause: "the local queue stays full".to_owned(),
                     });
                 }
+                // Not this record, but the producer or its transaction is broken.
                 Err(ProduceError::Refused {
-                    code: RDKafkaErrorCode::Fatal,
+                    code: RDKafkaErrorCode::Fatal | RDKafkaErrorCode::State,
                     message,
                 }) => {
                     return Err(StreamError::Delivery {
@@ -245,15 +333,6 @@ impl Open {
         }
     }
 
-    /// Gives the unit up; its outputs may or may not have arrived.
-    pub fn give_up(self, cause: StreamError) -> Indefinite {
-        Indefinite {
-            config: self.0.config,
-            heartbeat: self.0.heartbeat,
-            cause,
-        }
-    }
-
     /// Waits until all outputs are acknowledged, then commits the offsets. `deadline` is when waiting for
     /// the outputs ends; it is asked again and again.
     pub fn commit(
@@ -262,40 +341,153 @@ impl Open {
         commits: &[Commit],
         deadline: impl Fn() -> Instant,
     ) -> Committed {
-        let (heartbeat, metrics) = (self.0.heartbeat.clone(), self.0.config.metrics.clone());
+        let (heartbeat, metrics) = (self.outbox.heartbeat.clone(), self.outbox.config.metrics.clone());
         let waiting = || {
             heartbeat.beat();
             metrics.set_waiting("broker", true);
         };
         let delivered = self
-            .0
+            .outbox
             .producer
             .flush(deadline, waiting)
-            .and_then(|()| self.0.producer.take_failures());
+            .and_then(|()| self.outbox.producer.take_failures());
         if let Err(cause) = delivered {
-            return Committed::Indefinite(self.give_up(cause));
+            return self.undo(cause);
         }
-        self.0.tally.count(&self.0.config);
         let offsets: Vec<_> = commits.iter().map(|commit| (commit.at, commit.next)).collect();
-        match source.commit(&offsets, COMMIT_TIMEOUT) {
-            Ok(()) => {
-                metrics.set_waiting("broker", false);
-                Committed::Yes(Ready(self.0))
+        let committed = if self.outbox.is_transactional() {
+            self.commit_transaction(source, &offsets, commits)
+        } else {
+            self.outbox.tally.count(&self.outbox.config);
+            match source.commit(&offsets, COMMIT_TIMEOUT) {
+                Ok(()) => Committed::Yes(Ready(self.outbox)),
+                Err(error) => Committed::OutputsOnly(Ready(self.outbox), error),
             }
-            Err(error) => Committed::OutputsOnly(Ready(self.0), error),
+        };
+        if let Committed::Yes(_) = &committed {
+            metrics.set_waiting("broker", false);
+        }
+        committed
+    }
+
+    fn commit_transaction(
+        mut self,
+        source: &impl Source,
+        offsets: &[(TopicPartition, Offset)],
+        commits: &[Commit],
+    ) -> Committed {
+        let group_offsets = match source.group_offsets(offsets) {
+            Ok(group_offsets) => group_offsets,
+            Err(error) => return Committed::Halted(error),
+        };
+        let sent = self.outbox.call(COMMIT_TIMEOUT, |producer, left| {
+            producer.send_offsets(&group_offsets, left)
+        });
+        // Before the commit was asked for, whatever happens ends in an abort.
+        if let Err(failed) = sent {
+            return self.failed(failed, &[]);
+        }
+        let committed = self.outbox.call(COMMIT_TIMEOUT, Producer::commit_transaction);
+        match committed {
+            Ok(()) => {
+                self.outbox.tally.count(&self.outbox.config);
+                Committed::Yes(Ready(self.outbox))
+            }
+            Err(failed) => self.failed(failed, commits),
+        }
+    }
+
+    fn failed(self, failed: TransactionError, tried: &[Commit]) -> Committed {
+        match failed.verdict {
+            Verdict::Abort => self.undo(failed.error),
+            Verdict::Refused => Committed::Halted(failed.error),
+            // The coordinator fences a producer whose transaction takes too long: that was nobody else.
+            Verdict::Fenced if self.begun.elapsed() < TRANSACTION_TIMEOUT => {
+                Committed::Halted(self.outbox.fenced(&failed.error))
+            }
+            Verdict::Fenced | Verdict::Indefinite | Verdict::Again => {
+                Committed::Indefinite(self.outbox.indefinite(failed.error, tried))
+            }
+        }
+    }
+
+    /// Takes back what was sent, where that can be done; else its fate is indefinite.
+    pub fn undo(mut self, cause: StreamError) -> Committed {
+        if !self.outbox.is_transactional() {
+            return Committed::Indefinite(self.outbox.indefinite(cause, &[]));
+        }
+        match self.outbox.call(COMMIT_TIMEOUT, Producer::abort_transaction) {
+            Ok(()) => {
+                self.outbox.tally = Tally::default();
+                // What was purged is reported as failed, and is no news.
+                let purged = self.outbox.producer.take_failures();
+                tracing::debug!(?purged, "transaction aborted");
+                Committed::Aborted(Ready(self.outbox), cause)
+            }
+            // An abort that failed is finished by the next producer with this id.
+            Err(failed) => match self.failed_abort(failed, cause) {
+                Ok(indefinite) => Committed::Indefinite(indefinite),
+                Err(error) => Committed::Halted(error),
+            },
+        }
+    }
+
+    fn failed_abort(self, failed: TransactionError, cause: StreamError) -> Result<Indefinite, StreamError> {
+        match failed.verdict {
+            Verdict::Refused => Err(failed.error),
+            Verdict::Fenced if self.begun.elapsed() < TRANSACTION_TIMEOUT => {
+                Err(self.outbox.fenced(&failed.error))
+            }
+            _ => Ok(self.outbox.indefinite(cause, &[])),
         }
     }
 }
 
 impl Indefinite {
-    /// Why.
-    pub fn cause(&self) -> &StreamError {
-        &self.cause
+    /// Where there was no unit before.
+    pub fn unopened(config: Arc<UnitConfig>, heartbeat: Heartbeat) -> Self {
+        Self {
+            config,
+            heartbeat,
+            cause: None,
+            tried: Vec::new(),
+        }
     }
 
-    /// Opens a new producer.
-    pub fn recover(&self) -> Result<Ready, StreamError> {
-        Ready::open(Arc::clone(&self.config), self.heartbeat.clone())
+    /// Why; `None` where there was no unit before.
+    pub fn cause(&self) -> Option<&StreamError> {
+        self.cause.as_ref()
+    }
+
+    /// What the failed transaction was to commit.
+    pub fn tried(&self) -> &[Commit] {
+        &self.tried
+    }
+
+    /// Makes a new producer.
+    pub fn recover(&self) -> Result<Opening, StreamError> {
+        let config = Arc::clone(&self.config);
+        let mut properties = config.producer_properties.clone();
+        if let Some(id) = &config.transactional_id {
+            properties.extend(transaction_properties(id));
+        }
+        let producer = Producer::open(&config.brokers, &properties, false)?;
+        let lookup = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| producer.topic(name))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let outputs = lookup(&config.outputs)?;
+        let dead_letters = lookup(&config.dead_letter_topics)?;
+        Ok(Opening(Outbox {
+            config,
+            heartbeat: self.heartbeat.clone(),
+            producer,
+            outputs,
+            dead_letters,
+            tally: Tally::default(),
+        }))
     }
 }
 
@@ -304,32 +496,54 @@ pub(crate) enum UnitOfWork {
     Ready(Ready),
     Open(Open),
     Indefinite(Indefinite),
-    /// Between two states, while a method of this type runs; never seen outside.
-    Moving,
+    /// Between two states, while a method of this type runs, and after a halt.
+    Gone,
 }
 
 impl UnitOfWork {
     /// The open unit; begins one where none is.
     pub fn open(&mut self) -> Result<&mut Open, StreamError> {
         if let Self::Ready(_) = self
-            && let Self::Ready(ready) = std::mem::replace(self, Self::Moving)
+            && let Self::Ready(ready) = std::mem::replace(self, Self::Gone)
         {
-            *self = Self::Open(ready.begin());
+            *self = match ready.begin() {
+                Ok(open) => Self::Open(open),
+                Err(indefinite) => Self::Indefinite(indefinite),
+            };
         }
         match self {
             Self::Open(open) => Ok(open),
-            Self::Indefinite(indefinite) => Err(indefinite.cause().clone()),
-            Self::Ready(_) | Self::Moving => Err(StreamError::Halted {
-                message: "a unit of work was used while it changed its state".to_owned(),
-            }),
+            Self::Indefinite(indefinite) => Err(indefinite.cause().cloned().unwrap_or_else(not_open)),
+            Self::Ready(_) | Self::Gone => Err(not_open()),
         }
     }
 
-    /// Gives an open unit up.
-    pub fn give_up(&mut self, cause: StreamError) {
-        *self = match std::mem::replace(self, Self::Moving) {
-            Self::Open(open) => Self::Indefinite(open.give_up(cause)),
-            other => other,
+    /// Takes the open unit out, to commit it or to take it back. Its new state has to be put in.
+    pub fn take_open(&mut self) -> Option<Open> {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Open(open) => Some(open),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// The pump ends: a transaction that is still open must not hide what comes after it.
+    pub fn abandon(&mut self) {
+        let Some(open) = self.take_open() else {
+            return;
         };
+        if open.outbox.is_transactional()
+            && let Err(failed) = open.outbox.call(ABANDON_TIMEOUT, Producer::abort_transaction)
+        {
+            tracing::warn!(error = %failed.error, "the open transaction was not aborted, its time-out will do it");
+        }
+    }
+}
+
+fn not_open() -> StreamError {
+    StreamError::Halted {
+        message: "a unit of work was used before it was opened".to_owned(),
     }
 }

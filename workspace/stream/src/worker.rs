@@ -14,7 +14,7 @@ use crate::ffi::Consumer;
 use crate::handler::{ConcurrentHandler, Handler, Sink};
 use crate::metrics::StreamMetrics;
 use crate::pump::{Pump, PumpParts};
-use crate::settings::{KafkaSettings, StreamSettings, dead_letter_topic};
+use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
 use crate::stage::Stage;
 use crate::stage::Wake;
 use crate::stage::concurrent::Concurrent;
@@ -95,6 +95,14 @@ pub async fn run_sink<K: Sink>(
     sink: Arc<K>,
 ) -> Result<(), StreamError> {
     let runtime = Handle::current();
+    // The store is no part of a transaction: its writes are guarded, and may come twice.
+    let surroundings = Surroundings {
+        stream: StreamSettings {
+            delivery: Delivery::AtLeastOnce,
+            ..surroundings.stream
+        },
+        ..surroundings
+    };
     run(spec, surroundings, || {
         Store::new(Arc::clone(&sink), runtime.clone())
     })
@@ -125,7 +133,8 @@ async fn run<G: Stage + Send + 'static>(
     }
     let mut producer_properties = kafka.properties(spec.service);
     producer_properties.extend(kafka.producer_properties());
-    let unit = Arc::new(UnitConfig {
+    let unit = UnitConfig {
+        transactional_id: None,
         brokers: kafka.brokers.clone(),
         producer_properties,
         group: spec.group.clone(),
@@ -133,7 +142,7 @@ async fn run<G: Stage + Send + 'static>(
         outputs: spec.outputs.clone(),
         dead_letter_topics,
         metrics: metrics.clone(),
-    });
+    };
     let mut consumer_properties = kafka.properties(spec.service);
     consumer_properties.extend(stream.consumer_properties(&spec.group));
     let pumps = usize::from(stream.pumps);
@@ -147,12 +156,16 @@ async fn run<G: Stage + Send + 'static>(
         let heartbeat = process.health.task(&format!("pump-{number}"), PUMP_FRESH);
         let parts = PumpParts {
             settings: stream.clone(),
-            unit: Arc::clone(&unit),
+            unit: Arc::new(UnitConfig {
+                transactional_id: (stream.delivery == Delivery::ExactlyOnce)
+                    .then(|| format!("orderflow-{}-{}-{number}", spec.service, process.instance)),
+                ..unit.clone()
+            }),
             wake,
             metrics: metrics.clone(),
             heartbeat,
         };
-        opened.push(Pump::new(consumer, make(), parts)?);
+        opened.push(Pump::new(consumer, make(), parts));
     }
     // Only when all of them could be opened does anybody join the group.
     for (number, pump) in opened.into_iter().enumerate() {

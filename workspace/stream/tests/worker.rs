@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use service::{Process, ServiceInfo};
-use stream::settings::{Assignor, dead_letter_topic};
+use stream::settings::{Assignor, Delivery, dead_letter_topic};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
 use stream::{
     ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Sink,
@@ -87,8 +87,13 @@ impl Bench {
             brokers: self.broker.address().to_owned(),
             ..KafkaSettings::default()
         };
+        // Two workers of one name would fence each other.
+        let process = Process {
+            instance: self.broker.name("instance"),
+            ..Process::detached(INFO)
+        };
         Surroundings {
-            process: Process::detached(INFO),
+            process,
             kafka,
             stream,
         }
@@ -247,11 +252,15 @@ async fn a_second_start_goes_on_where_the_first_one_ended() {
     assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), 150);
 }
 
-async fn members_come_and_go(assignor: Assignor) {
+async fn members_come_and_go(assignor: Assignor, delivery: Delivery) {
+    let change = move |stream: &mut StreamSettings| {
+        stream.assignor = assignor;
+        stream.delivery = delivery;
+    };
     let bench = Arc::new(Bench::new(4).await);
-    let first = start_copy(&bench, |stream| stream.assignor = assignor);
+    let first = start_copy(&bench, change);
     bench.produce(&numbered(400)).await;
-    let second = start_copy(&bench, |stream| stream.assignor = assignor);
+    let second = start_copy(&bench, change);
     let everybody_worked = Arc::new(AtomicBool::new(false));
     let producing = {
         let (bench, enough) = (Arc::clone(&bench), Arc::clone(&everybody_worked));
@@ -270,7 +279,7 @@ async fn members_come_and_go(assignor: Assignor) {
             total
         })
     };
-    let third = start_copy(&bench, |stream| stream.assignor = assignor);
+    let third = start_copy(&bench, change);
     // Each of them has worked before one leaves: then partitions have moved twice.
     for worker in [&first, &second, &third] {
         eventually(LIMIT, || async {
@@ -288,6 +297,9 @@ async fn members_come_and_go(assignor: Assignor) {
     let distinct: BTreeSet<u64> = values.iter().map(|value| value.parse().unwrap()).collect();
     let lost: Vec<u64> = (0..total).filter(|number| !distinct.contains(number)).collect();
     assert_eq!(lost, [0_u64; 0], "nothing is lost while members come and go");
+    if delivery == Delivery::ExactlyOnce {
+        assert_eq!(values.len() as u64, total, "and nothing is doubled");
+    }
 }
 
 fn metric(process: &Process, name: &str) -> f64 {
@@ -302,12 +314,65 @@ fn metric(process: &Process, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_come_and_go_lose_nothing_with_the_cooperative_protocol() {
-    members_come_and_go(Assignor::CooperativeSticky).await;
+    members_come_and_go(Assignor::CooperativeSticky, Delivery::ExactlyOnce).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_come_and_go_lose_nothing_with_the_eager_protocol() {
-    members_come_and_go(Assignor::Range).await;
+    members_come_and_go(Assignor::Range, Delivery::ExactlyOnce).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_come_and_go_lose_nothing_without_transactions() {
+    members_come_and_go(Assignor::CooperativeSticky, Delivery::AtLeastOnce).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_transactional_id_is_taken_over_ends_and_its_successor_doubles_nothing() {
+    let bench = Bench::new(3).await;
+    bench.produce(&numbered(50)).await;
+    let surroundings = bench.surroundings(|_| ());
+    let start = || {
+        // The shutdown and the metrics are their own; the name is the same.
+        let process = Process {
+            instance: surroundings.process.instance.clone(),
+            ..Process::detached(INFO)
+        };
+        let surroundings = Surroundings {
+            process: process.clone(),
+            ..surroundings.clone()
+        };
+        Running {
+            process,
+            task: tokio::spawn(run_handler(bench.spec(), surroundings, || Copy)),
+        }
+    };
+    let first = start();
+    bench.all_committed().await;
+    let second = start();
+    // The first hears of it when it commits again.
+    let mut total = 50;
+    while !first.task.is_finished() {
+        assert!(total < 10_000, "two workers of one name live side by side");
+        let records: Vec<_> = (total..total + 10)
+            .map(|number| (format!("key-{number}"), number.to_string()))
+            .collect();
+        bench.produce(&records).await;
+        bench.all_committed().await;
+        total += 10;
+    }
+    let ended = first.task.await.expect("does not panic").expect_err("is fenced");
+    assert!(matches!(ended, StreamError::Fenced { .. }), "{ended}");
+    bench.all_committed().await;
+    second.stop().await.expect("stops cleanly");
+    let mut values: Vec<u64> = bench
+        .output_values()
+        .await
+        .iter()
+        .map(|value| value.parse().unwrap())
+        .collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..total).collect::<Vec<_>>());
 }
 
 /// Holds records back until the test lets them go.
@@ -394,11 +459,8 @@ async fn a_slow_record_holds_back_the_commits_of_its_own_partition_and_nothing_e
         bench.observer.committed(&bench.group, &bench.input).await.get(&1) == Some(&2)
     })
     .await;
-    assert_eq!(
-        gate.started.load(Ordering::SeqCst),
-        4,
-        "reading goes on behind the slow record"
-    );
+    // Reading goes on behind the slow record.
+    eventually(LIMIT, || async { gate.started.load(Ordering::SeqCst) == 4 }).await;
     assert_eq!(bench.output_values().await, ["other", "another"]);
     assert!(
         !bench

@@ -17,6 +17,7 @@ use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
 
 use super::list::{List, entries};
 use super::message::{Message, MessageBatch, bytes};
+use super::transaction::GroupOffsets;
 use super::{Client, Shared, lock, millis, response_at, text};
 use crate::error::{StreamError, is_permanent_for_group};
 use crate::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
@@ -288,6 +289,18 @@ impl Source for Consumer {
             checked(COMMITTING, result)?;
             checked(COMMITTING, refused.unwrap_or(NO_ERROR))
         }
+    }
+
+    fn group_offsets(&self, offsets: &[(TopicPartition, Offset)]) -> Result<GroupOffsets, StreamError> {
+        let entries = offsets.iter().filter_map(|(at, next)| {
+            let topic = self.topics.get(usize::from(at.topic.0))?;
+            Some((topic.as_c_str(), at.partition.0, next.0))
+        });
+        // SAFETY: this is the live handle of a consumer.
+        let offsets = unsafe { GroupOffsets::of(self.handle(), entries) };
+        offsets.ok_or_else(|| StreamError::Halted {
+            message: format!("the consumer of group `{}` does not know its group", self.group),
+        })
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {

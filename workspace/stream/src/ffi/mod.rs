@@ -10,6 +10,7 @@ mod consumer;
 mod list;
 mod message;
 mod producer;
+mod transaction;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Mutex;
@@ -22,6 +23,7 @@ use rdkafka_sys::types::{RDKafkaConfRes, RDKafkaRespErr, RDKafkaType};
 use consumer::Rebalance;
 pub(crate) use consumer::{Consumer, ReadWaker};
 pub(crate) use producer::{DeliveryReport, Outgoing, ProduceError, Producer, Topic};
+pub(crate) use transaction::{GroupOffsets, TransactionError, Verdict};
 
 use crate::error::StreamError;
 

@@ -2,7 +2,7 @@
 //! waits for that very record, or, for records that nobody waits for, as a count of failures that the
 //! owner asks for after a flush.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -194,6 +194,21 @@ impl Producer {
                 RDKafkaErrorCode::QueueFull => ProduceError::QueueFull,
                 _ => ProduceError::Refused { code, message },
             })
+        }
+    }
+
+    pub(super) fn handle(&self) -> *mut sys::rd_kafka_t {
+        self.client.handle
+    }
+
+    /// The error that broke this producer for good, if one did.
+    pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        let mut reason = [0 as c_char; 512];
+        // SAFETY: the handle is alive; a string that ends in a zero byte is written within the length.
+        unsafe {
+            let code = sys::rd_kafka_fatal_error(self.client.handle, reason.as_mut_ptr(), reason.len());
+            let broken = code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+            broken.then(|| (RDKafkaErrorCode::from(code), text(reason.as_ptr())))
         }
     }
 

@@ -32,8 +32,21 @@ impl<S: Source, G: Stage> Pump<S, G> {
             }
             RebalanceKind::Lose => {
                 self.parts.metrics.rebalances.with_label_values(&["lose"]).inc();
-                self.give_up(&partitions)
+                self.give_up(&partitions)?;
+                self.take_back()
             }
+        }
+    }
+
+    /// An open transaction may hold outputs of partitions that have another owner by now: it is aborted,
+    /// and what else was in it is worked on again.
+    fn take_back(&mut self) -> Result<(), StreamError> {
+        if self.parts.unit.transactional_id.is_none() {
+            return Ok(());
+        }
+        match self.unit.take_open() {
+            Some(open) => self.conclude(open.undo(lost()), &[]),
+            None => Ok(()),
         }
     }
 
@@ -54,7 +67,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             starts.push((*at, start));
         }
         self.source.assign(&starts)?;
-        if self.stopped_reading {
+        if self.stopped_reading || self.polled_only {
             return self.source.pause(partitions);
         }
         Ok(())
@@ -62,7 +75,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Asks until somebody knows: without an answer there is no place to begin. `None` when the pump is
     /// told to stop first.
-    fn committed(
+    pub(super) fn committed(
         &self,
         partitions: &[TopicPartition],
     ) -> Result<Option<HashMap<TopicPartition, Option<Offset>>>, StreamError> {
@@ -111,5 +124,12 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.source.resume(&paused)?;
         }
         self.source.unassign(partitions)
+    }
+}
+
+fn lost() -> StreamError {
+    StreamError::Transaction {
+        what: "working on partitions".to_owned(),
+        cause: "some of them were lost to another member".to_owned(),
     }
 }

@@ -1,0 +1,233 @@
+//! The transactional calls of a producer, and what their errors mean for it.
+//!
+//! They go straight to librdkafka: the wrapper's own commit sleeps in steps of 100 ms. librdkafka tells
+//! of an error whether it is fatal, whether the transaction must be aborted, and whether the same call
+//! may be made again; [`Verdict`] adds what it does not know. It speaks the protocol before KIP-890, in
+//! which a late request can end a *later* transaction, so after a time-out nobody may use the producer
+//! any more.
+
+use std::ffi::CStr;
+use std::time::Duration;
+
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka_sys::bindings as sys;
+
+use super::list::List;
+use super::producer::Producer;
+use super::{millis, text};
+use crate::error::{StreamError, is_authorization};
+
+/// What a failed call means for the producer that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The same call may be made again.
+    Again,
+    /// The transaction has to be aborted; the producer is well.
+    Abort,
+    /// Nobody knows what became of the transaction, or the producer is broken.
+    Indefinite,
+    /// Another producer has taken over the transactional id.
+    Fenced,
+    /// No new producer would be allowed it either.
+    Refused,
+}
+
+/// A transactional call that failed.
+#[derive(Debug)]
+pub(crate) struct TransactionError {
+    pub verdict: Verdict,
+    pub error: StreamError,
+}
+
+/// What librdkafka says about an error.
+#[derive(Clone, Copy, Debug)]
+struct Flags {
+    fatal: bool,
+    requires_abort: bool,
+    retriable: bool,
+}
+
+fn verdict(code: RDKafkaErrorCode, flags: Flags) -> Verdict {
+    use RDKafkaErrorCode as Code;
+    if is_authorization(code) {
+        return Verdict::Refused;
+    }
+    if flags.fatal {
+        return match code {
+            Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Verdict::Fenced,
+            _ => Verdict::Indefinite,
+        };
+    }
+    if flags.requires_abort {
+        return Verdict::Abort;
+    }
+    match code {
+        // librdkafka calls them retriable; see above why they are not.
+        Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut => Verdict::Indefinite,
+        _ if flags.retriable => Verdict::Again,
+        _ => Verdict::Indefinite,
+    }
+}
+
+/// Next offsets of a group, with who its owner is in the group now: both go into a transaction together,
+/// so that a former owner is refused (KIP-447).
+pub(crate) struct GroupOffsets {
+    list: List,
+    metadata: *mut sys::rd_kafka_consumer_group_metadata_t,
+}
+
+impl GroupOffsets {
+    /// Asks the consumer who it is in its group at this moment.
+    ///
+    /// # Safety
+    /// `consumer` is the live handle of a consumer.
+    pub(super) unsafe fn of<'a>(
+        consumer: *mut sys::rd_kafka_t,
+        offsets: impl Iterator<Item = (&'a CStr, i32, i64)>,
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise; the answer is ours, or null for a client without a group.
+        let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(consumer) };
+        (!metadata.is_null()).then(|| Self {
+            list: List::new(offsets),
+            metadata,
+        })
+    }
+}
+
+impl Drop for GroupOffsets {
+    fn drop(&mut self) {
+        // SAFETY: the metadata is ours and is destroyed once.
+        unsafe { sys::rd_kafka_consumer_group_metadata_destroy(self.metadata) };
+    }
+}
+
+impl Producer {
+    /// Takes over the transactional id: what a former producer with it left open is aborted, and that
+    /// producer is fenced. The call may be made again after a time-out.
+    pub fn init_transactions(&self, timeout: Duration) -> Result<(), TransactionError> {
+        // SAFETY: the handle is alive; the error is ours.
+        unsafe {
+            let error = sys::rd_kafka_init_transactions(self.handle(), millis(timeout));
+            self.checked("taking over the transactional id", error)
+        }
+    }
+
+    /// Begins a transaction. Nothing is sent by it.
+    pub fn begin_transaction(&self) -> Result<(), TransactionError> {
+        // SAFETY: as above.
+        unsafe {
+            let error = sys::rd_kafka_begin_transaction(self.handle());
+            self.checked("beginning a transaction", error)
+        }
+    }
+
+    /// Makes the offsets part of the transaction.
+    pub fn send_offsets(&self, offsets: &GroupOffsets, timeout: Duration) -> Result<(), TransactionError> {
+        // SAFETY: handle, list and metadata are alive; librdkafka copies what it keeps.
+        unsafe {
+            let error = sys::rd_kafka_send_offsets_to_transaction(
+                self.handle(),
+                offsets.list.0,
+                offsets.metadata,
+                millis(timeout),
+            );
+            self.checked("sending offsets to a transaction", error)
+        }
+    }
+
+    /// Commits the transaction, after everything that was queued in it.
+    pub fn commit_transaction(&self, timeout: Duration) -> Result<(), TransactionError> {
+        // SAFETY: as above.
+        unsafe {
+            let error = sys::rd_kafka_commit_transaction(self.handle(), millis(timeout));
+            self.checked("committing a transaction", error)
+        }
+    }
+
+    /// Aborts the transaction; what is queued in it is dropped.
+    pub fn abort_transaction(&self, timeout: Duration) -> Result<(), TransactionError> {
+        // SAFETY: as above.
+        unsafe {
+            let error = sys::rd_kafka_abort_transaction(self.handle(), millis(timeout));
+            self.checked("aborting a transaction", error)
+        }
+    }
+
+    /// # Safety
+    /// `error` is null or an error object that is ours.
+    unsafe fn checked(&self, what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), TransactionError> {
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        let (code, flags, cause) = unsafe {
+            let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
+            let flags = Flags {
+                fatal: sys::rd_kafka_error_is_fatal(error) != 0,
+                requires_abort: sys::rd_kafka_error_txn_requires_abort(error) != 0,
+                retriable: sys::rd_kafka_error_is_retriable(error) != 0,
+            };
+            let cause = text(sys::rd_kafka_error_string(error));
+            sys::rd_kafka_error_destroy(error);
+            (code, flags, cause)
+        };
+        // Later calls only say that something fatal happened before: what it was, is kept.
+        let (code, cause) = match self.fatal_error() {
+            Some(first) if flags.fatal => first,
+            _ => (code, cause),
+        };
+        let verdict = verdict(code, flags);
+        let cause = format!("{cause} ({code})");
+        let what = what.to_owned();
+        let error = match verdict {
+            Verdict::Refused => StreamError::Authorization { what, cause },
+            _ => StreamError::Transaction { what, cause },
+        };
+        Err(TransactionError { verdict, error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    const PLAIN: Flags = Flags {
+        fatal: false,
+        requires_abort: false,
+        retriable: false,
+    };
+    const FATAL: Flags = Flags { fatal: true, ..PLAIN };
+    const ABORT: Flags = Flags {
+        requires_abort: true,
+        ..PLAIN
+    };
+    const RETRIABLE: Flags = Flags {
+        retriable: true,
+        ..PLAIN
+    };
+
+    #[test]
+    fn every_error_of_a_transaction_has_one_meaning_for_its_producer() {
+        for (code, flags, wanted) in [
+            (Code::NotCoordinator, RETRIABLE, Verdict::Again),
+            (Code::ConcurrentTransactions, RETRIABLE, Verdict::Again),
+            (Code::OperationTimedOut, RETRIABLE, Verdict::Indefinite),
+            (Code::RequestTimedOut, RETRIABLE, Verdict::Indefinite),
+            (Code::OperationTimedOut, PLAIN, Verdict::Indefinite),
+            (Code::IllegalGeneration, ABORT, Verdict::Abort),
+            (Code::UnknownMemberId, ABORT, Verdict::Abort),
+            (Code::Fenced, FATAL, Verdict::Fenced),
+            (Code::ProducerFenced, FATAL, Verdict::Fenced),
+            (Code::InvalidProducerEpoch, FATAL, Verdict::Fenced),
+            (Code::InvalidProducerIdMapping, FATAL, Verdict::Indefinite),
+            (Code::InvalidTransactionalState, FATAL, Verdict::Indefinite),
+            (Code::State, PLAIN, Verdict::Indefinite),
+            (Code::TransactionalIdAuthorizationFailed, FATAL, Verdict::Refused),
+            (Code::GroupAuthorizationFailed, ABORT, Verdict::Refused),
+        ] {
+            assert_eq!(verdict(code, flags), wanted, "{code:?} {flags:?}");
+        }
+    }
+}
