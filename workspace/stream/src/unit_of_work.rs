@@ -197,11 +197,11 @@ impl Outbox {
 
 impl Ready {
     /// Begins a unit, at its first output or offset.
-    fn begin(self) -> Result<Open, Indefinite> {
+    fn begin(self) -> Result<Open, Box<Indefinite>> {
         if self.0.is_transactional()
             && let Err(failed) = self.0.producer.begin_transaction()
         {
-            return Err(self.0.indefinite(failed.error, &[]));
+            return Err(Box::new(self.0.indefinite(failed.error, &[])));
         }
         Ok(Open {
             outbox: self.0,
@@ -508,7 +508,7 @@ impl UnitOfWork {
         {
             *self = match ready.begin() {
                 Ok(open) => Self::Open(open),
-                Err(indefinite) => Self::Indefinite(indefinite),
+                Err(indefinite) => Self::Indefinite(*indefinite),
             };
         }
         match self {
