@@ -1,8 +1,8 @@
 //! Moving records: the only crate that knows librdkafka.
 //!
 //! What it guarantees: a record that was read is ended exactly once, as done or as a dead letter, and a
-//! group's offset never passes a record that has not ended. Outputs are acknowledged before the offsets
-//! of their inputs are committed. Work of a partition that was taken away is dropped, not published.
+//! group's offset never passes a record that has not ended. Outputs and the offsets of their inputs are
+//! committed in one transaction (or, at least once, the outputs before the offsets). Work of a partition that was taken away is dropped, not published.
 //! Everything is bounded: records and bytes in work, attempts, and every wait.
 //!
 //! Who may call it: the workers, with a handler, a concurrent handler or a sink (see [`handler`]); the
@@ -12,7 +12,8 @@
 //! - [`worker`]: running a worker: topics checked, pumps started, one way to end.
 //! - [`handler`], [`record`], [`failure`]: what a worker supplies, sees and answers.
 //! - `pump`: the consume loop; `source` is the seam behind which records come from, `stage` the three
-//!   shapes of work, `unit_of_work` what is sent and committed together, `dead_letter` its headers.
+//!   shapes of work, `unit_of_work` what is sent and committed together, `takeover` what a dead worker
+//!   left open, `dead_letter` the headers of one.
 //! - [`ledger`], [`budget`], [`backoff`], [`position`]: the pure parts.
 //! - [`publisher`], [`admin`], [`reader`]: publishing with an answer, questions to a cluster, whole topics.
 //! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
@@ -39,6 +40,7 @@ mod ffi;
 mod pump;
 mod source;
 mod stage;
+mod takeover;
 mod unit_of_work;
 
 pub use error::StreamError;

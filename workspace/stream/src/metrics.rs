@@ -20,7 +20,7 @@ pub const DEAD_LETTERS: &str = "orderflow_dead_letters_total";
 pub const RETRIES: &str = "orderflow_retries_total";
 /// Outputs that were produced, by topic.
 pub const OUTPUTS: &str = "orderflow_outputs_total";
-/// Commits, by outcome (`committed`, `refused`, `indefinite`).
+/// Commits, by outcome (`committed`, `aborted`, `refused`, `indefinite`).
 pub const COMMITS: &str = "orderflow_commits_total";
 /// How long commits took, with the flush of the outputs before them.
 pub const COMMIT_SECONDS: &str = "orderflow_commit_seconds";
@@ -36,11 +36,14 @@ pub const IN_WORK_BYTES: &str = "orderflow_in_work_bytes";
 pub const LAG_RECORDS: &str = "orderflow_lag_records";
 /// Age of the oldest record that is read and not committed; 0 when nothing is.
 pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
+/// Records of an output that readers of committed records do not see yet, by topic and partition:
+/// the distance from the last stable offset to the end.
+pub const HIDDEN_RECORDS: &str = "orderflow_hidden_records";
 /// 1 while work waits for something that is away, by reason (`store`, `broker`).
 pub const WAITING: &str = "orderflow_waiting_state";
 
 /// All names, for the test that pins them and for the reference.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     RECORDS_READ,
     RECORDS_ENDED,
     RECORDS_DROPPED,
@@ -55,6 +58,7 @@ pub const NAMES: [&str; 15] = [
     IN_WORK_BYTES,
     LAG_RECORDS,
     LAG_SECONDS,
+    HIDDEN_RECORDS,
     WAITING,
 ];
 
@@ -75,6 +79,7 @@ pub struct StreamMetrics {
     pub(crate) in_work_bytes: IntGauge,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
+    hidden_records: IntGaugeVec,
     waiting: IntGaugeVec,
 }
 
@@ -116,6 +121,11 @@ impl StreamMetrics {
             &["topic", "partition"],
         )?;
         registry.register(Box::new(lag_seconds.clone()))?;
+        let hidden_records = IntGaugeVec::new(
+            Opts::new(HIDDEN_RECORDS, "Records of outputs behind an open transaction"),
+            &["topic", "partition"],
+        )?;
+        registry.register(Box::new(hidden_records.clone()))?;
         let waiting = IntGaugeVec::new(
             Opts::new(WAITING, "1 while work waits for something that is away"),
             &["reason"],
@@ -139,6 +149,7 @@ impl StreamMetrics {
             in_work_bytes: gauge(IN_WORK_BYTES, "Bytes in work and not committed")?,
             lag_records,
             lag_seconds,
+            hidden_records,
             waiting,
         })
     }
@@ -165,6 +176,20 @@ impl StreamMetrics {
         }
     }
 
+    pub(crate) fn set_hidden(&self, topic: &str, partition: Partition, records: i64) {
+        let partition = partition.0.to_string();
+        self.hidden_records
+            .with_label_values(&[topic, &partition])
+            .set(records);
+    }
+
+    pub(crate) fn remove_hidden(&self, topic: &str, partition: Partition) {
+        let partition = partition.0.to_string();
+        if let Err(error) = self.hidden_records.remove_label_values(&[topic, &partition]) {
+            tracing::trace!(%error, "nothing hidden was recorded for this partition");
+        }
+    }
+
     pub(crate) fn set_waiting(&self, reason: &str, waiting: bool) {
         self.waiting.with_label_values(&[reason]).set(i64::from(waiting));
     }
@@ -187,6 +212,7 @@ mod tests {
         metrics.commits.with_label_values(&["committed"]).inc();
         metrics.rebalances.with_label_values(&["assign"]).inc();
         metrics.set_lag("t", Partition(0), 1, 1.0);
+        metrics.set_hidden("t", Partition(0), 1);
         metrics.set_waiting("store", true);
         let mut registered: Vec<String> = registry
             .gather()

@@ -36,12 +36,13 @@ use crate::record::Record;
 use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
 use crate::source::{Entry, Source};
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
+use crate::takeover::Takeover;
 use crate::unit_of_work::{Committed, FLUSH_LIMIT, Indefinite, UnitConfig, UnitOfWork};
 
 /// With nothing to do, a turn takes so long: short enough for the heartbeat.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
-/// One question for committed offsets may take so long.
-const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
+/// One question for committed offsets may take so long. The client itself waits for stable ones in it.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pauses between units of work that fail.
 const BROKER_AWAY: Backoff = Backoff {
     first: Duration::from_millis(100),
@@ -59,6 +60,10 @@ pub(crate) struct PumpParts {
     pub unit: Arc<UnitConfig>,
     pub wake: Arc<Wake>,
     pub metrics: StreamMetrics,
+    /// Which pump of its process this is.
+    pub number: usize,
+    /// With transactions: who ends what former owners left open.
+    pub takeover: Option<Takeover>,
     /// Beats at least twice a second while the loop turns.
     pub heartbeat: Heartbeat,
 }

@@ -34,6 +34,15 @@ pub(crate) enum Entry<'a> {
     Error(Option<TopicPartition>, StreamError),
 }
 
+/// What a group has committed in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupOffset {
+    /// The next offset to read.
+    pub next: Offset,
+    /// What was noted beside it: the transactional id that it was committed with.
+    pub note: String,
+}
+
 /// Where records come from and where their offsets are committed.
 pub(crate) trait Source {
     /// What one read gave; its memory is given back when it is dropped.
@@ -58,7 +67,7 @@ pub(crate) trait Source {
         &self,
         partitions: &[TopicPartition],
         timeout: Duration,
-    ) -> Result<HashMap<TopicPartition, Option<Offset>>, StreamError>;
+    ) -> Result<HashMap<TopicPartition, Option<GroupOffset>>, StreamError>;
 
     /// Takes partitions, each from where it starts.
     fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), StreamError>;

@@ -13,6 +13,7 @@
 //! committed. Nothing can be taken back, so what can not be committed is indefinite.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -376,10 +377,19 @@ impl Open {
         offsets: &[(TopicPartition, Offset)],
         commits: &[Commit],
     ) -> Committed {
-        let group_offsets = match source.group_offsets(offsets) {
-            Ok(group_offsets) => group_offsets,
+        let mut group_offsets = match source.group_offsets(offsets) {
+            Ok(group_offsets) if group_offsets.are_of_a_member() => group_offsets,
+            Ok(_) => {
+                let error = no_member(&self.outbox.config.group);
+                return self.undo(error);
+            }
             Err(error) => return Committed::Halted(error),
         };
+        // Whoever owns the partitions next knows by this which transactional id to end.
+        let id = self.outbox.config.transactional_id.as_deref().unwrap_or_default();
+        if let Ok(note) = CString::new(id) {
+            group_offsets.note(&note);
+        }
         let sent = self.outbox.call(COMMIT_TIMEOUT, |producer, left| {
             producer.send_offsets(&group_offsets, left)
         });
@@ -539,6 +549,13 @@ impl UnitOfWork {
         {
             tracing::warn!(error = %failed.error, "the open transaction was not aborted, its time-out will do it");
         }
+    }
+}
+
+fn no_member(group: &str) -> StreamError {
+    StreamError::Transaction {
+        what: "committing offsets".to_owned(),
+        cause: format!("this consumer is no member of group `{group}` any more"),
     }
 }
 

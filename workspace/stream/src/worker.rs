@@ -20,6 +20,7 @@ use crate::stage::Wake;
 use crate::stage::concurrent::Concurrent;
 use crate::stage::immediate::Immediate;
 use crate::stage::store::Store;
+use crate::takeover::{Takeover, TakeoverConfig};
 use crate::unit_of_work::UnitConfig;
 
 /// At start, Kafka may be away for so long.
@@ -27,6 +28,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A pump that has not turned for so long hangs: its longest single step is bounded well below.
 const PUMP_FRESH: Duration = Duration::from_secs(30);
+
+/// A takeover asks two questions and ends a few ids at most, each with a bound.
+const TAKEOVER_FRESH: Duration = Duration::from_secs(60);
 
 /// What a worker reads and writes.
 #[derive(Clone, Debug)]
@@ -143,6 +147,24 @@ async fn run<G: Stage + Send + 'static>(
         dead_letter_topics,
         metrics: metrics.clone(),
     };
+    let service_prefix = format!("orderflow-{}-", spec.service);
+    let own_prefix = format!("{service_prefix}{}-", process.instance);
+    let takeover = (stream.delivery == Delivery::ExactlyOnce).then(|| {
+        Takeover::new(TakeoverConfig {
+            brokers: kafka.brokers.clone(),
+            client_properties: kafka.properties(spec.service),
+            producer_properties: unit.producer_properties.clone(),
+            group: spec.group.clone(),
+            inputs: spec.inputs.clone(),
+            derived: [unit.outputs.clone(), unit.dead_letter_topics.clone()].concat(),
+            service_prefix,
+            own_prefix: own_prefix.clone(),
+            metrics: metrics.clone(),
+        })
+    });
+    if let Some(takeover) = &takeover {
+        takeover.start(process.health.task("takeover", TAKEOVER_FRESH))?;
+    }
     let mut consumer_properties = kafka.properties(spec.service);
     consumer_properties.extend(stream.consumer_properties(&spec.group));
     let pumps = usize::from(stream.pumps);
@@ -157,12 +179,13 @@ async fn run<G: Stage + Send + 'static>(
         let parts = PumpParts {
             settings: stream.clone(),
             unit: Arc::new(UnitConfig {
-                transactional_id: (stream.delivery == Delivery::ExactlyOnce)
-                    .then(|| format!("orderflow-{}-{}-{number}", spec.service, process.instance)),
+                transactional_id: takeover.as_ref().map(|_| format!("{own_prefix}{number}")),
                 ..unit.clone()
             }),
             wake,
             metrics: metrics.clone(),
+            number,
+            takeover: takeover.clone(),
             heartbeat,
         };
         opened.push(Pump::new(consumer, make(), parts));
@@ -195,6 +218,9 @@ async fn run<G: Stage + Send + 'static>(
                 stopping = true;
             }
         }
+    }
+    if let Some(takeover) = takeover {
+        takeover.stop();
     }
     // The last handles of the clients go with these, and giving a client back may block.
     let given_back = tokio::task::spawn_blocking(move || drop(wakes)).await;

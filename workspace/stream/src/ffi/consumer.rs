@@ -22,7 +22,7 @@ use super::{Client, Shared, lock, millis, response_at, text};
 use crate::error::{StreamError, is_permanent_for_group};
 use crate::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
 use crate::record::Record;
-use crate::source::{Entry, RebalanceKind, Source};
+use crate::source::{Entry, GroupOffset, RebalanceKind, Source};
 
 const COMMITTING: &str = "committing offsets";
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -218,7 +218,7 @@ impl Source for Consumer {
         &self,
         partitions: &[TopicPartition],
         timeout: Duration,
-    ) -> Result<HashMap<TopicPartition, Option<Offset>>, StreamError> {
+    ) -> Result<HashMap<TopicPartition, Option<GroupOffset>>, StreamError> {
         let list = self.list(
             partitions
                 .iter()
@@ -235,7 +235,11 @@ impl Source for Consumer {
                     topic,
                     partition: Partition(entry.partition),
                 };
-                committed.insert(at, (entry.offset >= 0).then_some(Offset(entry.offset)));
+                let offset = (entry.offset >= 0).then_some(GroupOffset {
+                    next: Offset(entry.offset),
+                    note: entry.note,
+                });
+                committed.insert(at, offset);
             }
         }
         Ok(committed)

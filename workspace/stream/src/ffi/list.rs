@@ -12,6 +12,8 @@ pub(super) struct ListEntry {
     pub topic: CString,
     pub partition: i32,
     pub offset: i64,
+    /// What is noted beside the offset.
+    pub note: String,
     pub error: RDKafkaRespErr,
 }
 
@@ -28,6 +30,26 @@ impl List {
                 (*entry).offset = offset;
             }
             Self(list)
+        }
+    }
+
+    /// Writes the same note beside every offset; a group keeps it with them.
+    pub fn note(&mut self, note: &CStr) {
+        let bytes = note.to_bytes();
+        // SAFETY: the list is ours and has `cnt` entries. It frees a note with the C library's `free`, so
+        // that is where the memory comes from; without memory there is no note.
+        unsafe {
+            for index in 0..usize::try_from((*self.0).cnt).unwrap_or(0) {
+                let entry = (*self.0).elems.add(index);
+                let copy = libc::malloc(bytes.len().max(1));
+                if copy.is_null() {
+                    return;
+                }
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy.cast::<u8>(), bytes.len());
+                libc::free((*entry).metadata);
+                (*entry).metadata = copy;
+                (*entry).metadata_size = bytes.len();
+            }
         }
     }
 
@@ -65,6 +87,19 @@ pub(super) unsafe fn entries(
         partition: entry.partition,
         offset: entry.offset,
         // SAFETY: the entry is alive.
+        note: unsafe { note_of(entry) },
+        // SAFETY: the entry is alive.
         error: unsafe { response_at(&raw const entry.err) },
     })
+}
+
+/// # Safety
+/// `entry` is an entry of a list that is alive.
+unsafe fn note_of(entry: &sys::rd_kafka_topic_partition_t) -> String {
+    if entry.metadata.is_null() || entry.metadata_size == 0 {
+        return String::new();
+    }
+    // SAFETY: a note that is there has the given size.
+    let bytes = unsafe { std::slice::from_raw_parts(entry.metadata.cast::<u8>(), entry.metadata_size) };
+    String::from_utf8_lossy(bytes).into_owned()
 }

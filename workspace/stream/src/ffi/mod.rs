@@ -7,6 +7,7 @@
 //! - Strings from librdkafka are copied before the call that lent them returns.
 
 mod consumer;
+mod inquiry;
 mod list;
 mod message;
 mod producer;
@@ -22,6 +23,7 @@ use rdkafka_sys::types::{RDKafkaConfRes, RDKafkaRespErr, RDKafkaType};
 
 use consumer::Rebalance;
 pub(crate) use consumer::{Consumer, ReadWaker};
+pub(crate) use inquiry::{End, Inquirer};
 pub(crate) use producer::{DeliveryReport, Outgoing, ProduceError, Producer, Topic};
 pub(crate) use transaction::{GroupOffsets, TransactionError, Verdict};
 

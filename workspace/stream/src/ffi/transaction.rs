@@ -92,6 +92,18 @@ impl GroupOffsets {
             metadata,
         })
     }
+
+    /// Whether the consumer was a member of its group. The offsets of nobody pass unchecked, as for
+    /// clients older than KIP-447: a member that was thrown out must not commit so.
+    pub fn are_of_a_member(&self) -> bool {
+        // SAFETY: the metadata is ours and alive.
+        unsafe { sys::rd_kafka_consumer_group_metadata_generation_id(self.metadata) >= 0 }
+    }
+
+    /// Tells whoever owns the partitions later which transactional id they were committed with.
+    pub fn note(&mut self, note: &CStr) {
+        self.list.note(note);
+    }
 }
 
 impl Drop for GroupOffsets {

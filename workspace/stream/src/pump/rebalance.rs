@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::{BROKER_AWAY, COMMITTED_TIMEOUT, Pump};
 use crate::error::StreamError;
-use crate::position::{Offset, StartAt, TopicPartition};
-use crate::source::{RebalanceKind, Source};
+use crate::position::{StartAt, TopicPartition};
+use crate::source::{GroupOffset, RebalanceKind, Source};
 use crate::stage::Stage;
 
 impl<S: Source, G: Stage> Pump<S, G> {
@@ -57,15 +57,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
         };
         let mut starts = Vec::new();
         for at in partitions {
-            let start = committed
-                .get(at)
-                .copied()
-                .flatten()
-                .map_or(StartAt::Earliest, StartAt::Offset);
+            let offset = committed.get(at).and_then(Option::as_ref);
+            let start = offset.map_or(StartAt::Earliest, |offset| StartAt::Offset(offset.next));
+            if let (Some(takeover), Some(offset)) = (&self.parts.takeover, offset) {
+                takeover.follows(*at, &offset.note);
+            }
             self.ledger.assign(*at, start);
             self.budget.assign(*at);
             starts.push((*at, start));
         }
+        self.tell_owned();
         self.source.assign(&starts)?;
         if self.stopped_reading || self.polled_only {
             return self.source.pause(partitions);
@@ -78,7 +79,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     pub(super) fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<Option<HashMap<TopicPartition, Option<Offset>>>, StreamError> {
+    ) -> Result<Option<HashMap<TopicPartition, Option<GroupOffset>>>, StreamError> {
         let mut failed = 0;
         loop {
             match self.source.committed(partitions, COMMITTED_TIMEOUT) {
@@ -93,6 +94,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                     if u32::is_power_of_two(failed) {
                         tracing::warn!(attempts = failed, %error, "reading the committed offsets, trying again");
                     }
+                    self.end_former(partitions);
                     std::thread::park_timeout(BROKER_AWAY.pause(failed, &mut rand::rng()));
                 }
                 answer => {
@@ -100,6 +102,21 @@ impl<S: Source, G: Stage> Pump<S, G> {
                     return answer.map(Some);
                 }
             }
+        }
+    }
+
+    fn tell_owned(&self) {
+        if let Some(takeover) = &self.parts.takeover {
+            takeover.owns(self.parts.number, self.ledger.assigned().collect());
+        }
+    }
+
+    /// Offsets that stay unstable are held up by a former owner that is dead, or does not know better.
+    fn end_former(&self, partitions: &[TopicPartition]) {
+        if let Some(takeover) = &self.parts.takeover
+            && let Err(error) = takeover.end_former(partitions)
+        {
+            tracing::warn!(%error, "what a former owner left open could not be ended, its time-out will do it");
         }
     }
 
@@ -116,6 +133,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);
         }
         self.stage.given_up(partitions);
+        self.tell_owned();
         self.observe();
         // The client remembers a pause beyond the assignment. It is taken back here, where nothing can be
         // lost by it, and not after the next assignment: resuming makes the client drop what it has

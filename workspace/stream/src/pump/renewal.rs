@@ -41,7 +41,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
         self.unit = UnitOfWork::Ready(ready);
         let counts: Vec<_> = tried
             .into_iter()
-            .filter(|commit| committed.get(&commit.at).copied().flatten() == Some(commit.next))
+            .filter(|commit| {
+                let offset = committed.get(&commit.at).and_then(Option::as_ref);
+                offset.is_some_and(|offset| offset.next == commit.next)
+            })
             .collect();
         self.confirm(&counts);
         if failed {

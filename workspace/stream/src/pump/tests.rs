@@ -14,7 +14,7 @@ use crate::ffi::GroupOffsets;
 use crate::handler::{Handler, OutputTopic, Outputs};
 use crate::position::{Offset, Partition, StartAt, TopicIndex};
 use crate::record::NoHeaders;
-use crate::source::RebalanceKind;
+use crate::source::{GroupOffset, RebalanceKind};
 use crate::stage::immediate::Immediate;
 
 const INFO: ServiceInfo = ServiceInfo {
@@ -30,6 +30,13 @@ fn at(partition: i32) -> TopicPartition {
     }
 }
 
+fn offset(next: i64) -> GroupOffset {
+    GroupOffset {
+        next: Offset(next),
+        note: String::new(),
+    }
+}
+
 #[derive(Default)]
 struct Seen {
     seeks: Vec<Vec<(TopicPartition, StartAt)>>,
@@ -40,7 +47,7 @@ struct Seen {
 #[derive(Default)]
 struct Script {
     batches: Vec<Vec<(i32, i64)>>,
-    committed: HashMap<TopicPartition, Option<Offset>>,
+    committed: HashMap<TopicPartition, Option<GroupOffset>>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -88,7 +95,7 @@ impl Source for Script {
         &self,
         _: &[TopicPartition],
         _: Duration,
-    ) -> Result<HashMap<TopicPartition, Option<Offset>>, StreamError> {
+    ) -> Result<HashMap<TopicPartition, Option<GroupOffset>>, StreamError> {
         Ok(self.committed.clone())
     }
 
@@ -173,8 +180,8 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
     let script = Script {
         batches,
         committed: HashMap::from([
-            (at(0), Some(Offset(10))),
-            (at(1), Some(Offset(20))),
+            (at(0), Some(offset(10))),
+            (at(1), Some(offset(20))),
             (at(2), None),
         ]),
         seen: Arc::clone(&seen),
@@ -202,6 +209,8 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
         unit: Arc::new(unit),
         wake: Arc::new(Wake::new(consumer.waker())),
         metrics,
+        number: 0,
+        takeover: None,
         heartbeat: Process::detached(INFO)
             .health
             .task("pump", Duration::from_secs(30)),
