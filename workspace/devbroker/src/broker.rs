@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::core::Core;
+use crate::faults::{FaultHandle, Injection};
 use crate::options::{BrokerError, Options};
 use crate::security::{Acl, tls};
 use crate::server;
@@ -98,6 +99,44 @@ impl Broker {
     /// The broker's counters as they stand.
     pub fn stats(&self) -> Stats {
         self.core.stats()
+    }
+
+    /// Lets something go wrong, until the handle is dropped:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), devbroker::BrokerError> {
+    /// # use devbroker::{ApiKey, Broker, Fault, Options, ResponseError};
+    /// # let broker = Broker::start(Options::default()).await?;
+    /// let not_here = Fault::AnswerError(ResponseError::NotCoordinator);
+    /// let fault = broker.inject(not_here.on(ApiKey::OffsetCommit).of_group("payment").times(2))?;
+    /// // ... the code under test commits ...
+    /// println!("it was refused {} times", fault.struck());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BrokerError::Fault`] where the injection means nothing, or 1,000 faults are known already.
+    pub fn inject(&self, injection: Injection) -> Result<FaultHandle, BrokerError> {
+        FaultHandle::inject(&self.core.faults, injection).map_err(|reason| BrokerError::Fault { reason })
+    }
+
+    /// Removes all faults, whoever injected them.
+    pub fn clear_faults(&self) {
+        self.core.faults.clear();
+    }
+
+    /// Makes the coordinator forget a member of a group, as if it had lost its memory of it: the
+    /// others rebalance, and the member hears UNKNOWN_MEMBER_ID. Returns whether it was known.
+    pub async fn forget_member(&self, group: &str, member_id: &str) -> bool {
+        self.core.groups.forget_member(group, member_id).await
+    }
+
+    /// Makes the coordinator forget all members of a group and its generation; committed offsets
+    /// stay. Returns whether the group was known.
+    pub async fn forget_group(&self, group: &str) -> bool {
+        self.core.groups.forget_members(group).await
     }
 
     /// Moves the broker's clock forward, monotonic and wall time alike, as if `step` had passed at

@@ -37,17 +37,17 @@ async fn call(stream: &mut TcpStream, key: ApiKey, version: i16, body: &[u8]) ->
     response
 }
 
-/// Decodes a response and returns what is left of it.
-fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Bytes {
+/// Decodes a response and returns it in words, and what is left of its bytes.
+pub(crate) fn decode(key: ApiKey, version: i16, mut body: Bytes) -> (String, Bytes) {
     macro_rules! response {
         ($($name:ident => $response:ty),* $(,)?) => {
             match key {
-                $(ApiKey::$name => drop(<$response>::decode(&mut body, version).unwrap()),)*
+                $(ApiKey::$name => format!("{:?}", <$response>::decode(&mut body, version).unwrap()),)*
                 other => panic!("no decoder for {other:?}"),
             }
         };
     }
-    response! {
+    let words = response! {
         Produce => ProduceResponse, Fetch => FetchResponse, ListOffsets => ListOffsetsResponse,
         Metadata => MetadataResponse, OffsetCommit => OffsetCommitResponse,
         OffsetFetch => OffsetFetchResponse, FindCoordinator => FindCoordinatorResponse,
@@ -64,8 +64,8 @@ fn decode(key: ApiKey, version: i16, mut body: Bytes) -> Bytes {
         SaslHandshake => SaslHandshakeResponse,
         SaslAuthenticate => SaslAuthenticateResponse, DescribeAcls => DescribeAclsResponse,
         CreateAcls => CreateAclsResponse, DeleteAcls => DeleteAclsResponse,
-    }
-    body
+    };
+    (words, body)
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn every_advertised_version_is_answered_in_its_own_format() {
         for version in api.min..=api.max {
             let body = samples::request(api.key, version);
             let response = call(&mut stream, api.key, version, &body).await;
-            let rest = decode(api.key, version, response);
+            let (_, rest) = decode(api.key, version, response);
             assert!(
                 rest.is_empty(),
                 "{:?} {version}: {} bytes too many",
@@ -99,7 +99,7 @@ async fn every_advertised_version_is_answered_about_things_that_do_not_exist() {
         for version in api.min..=api.max {
             let body = samples::request(api.key, version);
             let response = call(&mut stream, api.key, version, &body).await;
-            assert!(decode(api.key, version, response).is_empty());
+            assert!(decode(api.key, version, response).1.is_empty());
         }
     }
     broker.stop().await;

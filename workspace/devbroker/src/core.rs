@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::faults::Faults;
 use crate::groups::Groups;
 use crate::options::Options;
 use crate::retention::Retention;
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) retention: Arc<Retention>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) faults: Arc<Faults>,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
     next_producer_id: AtomicI64,
@@ -56,6 +58,7 @@ impl Core {
             retention,
             counters,
             clock,
+            faults: Arc::default(),
             stopping,
             tasks,
             next_producer_id: AtomicI64::new(1),

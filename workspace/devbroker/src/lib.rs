@@ -33,6 +33,7 @@
 //! - `groups`, `offsets`: consumer groups; a pure state machine, committed positions, and the tasks that
 //!   drive them.
 //! - [`security`]: who may connect, and what they may do.
+//! - `faults`: what a test lets go wrong, and how it is carried out.
 //! - `core`, `clock`, `sync`: what everything shares.
 
 mod api;
@@ -42,6 +43,7 @@ mod clock;
 #[cfg(test)]
 mod conformance;
 mod core;
+mod faults;
 mod frame;
 mod groups;
 mod log;
@@ -65,5 +67,8 @@ mod transactions;
 mod versions;
 
 pub use broker::Broker;
+pub use faults::{Fault, FaultHandle, Injection};
+pub use kafka_protocol::error::ResponseError;
+pub use kafka_protocol::messages::ApiKey;
 pub use options::{BrokerError, Options};
 pub use stats::Stats;

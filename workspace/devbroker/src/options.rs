@@ -100,6 +100,12 @@ pub enum BrokerError {
     /// The settings of [`Options::security`] do not work, or forbid what was asked.
     #[error("security: {0}")]
     Security(String),
+    /// A fault can not be injected.
+    #[error("can not inject the fault: {reason}")]
+    Fault {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A topic could not be created.
     #[error("can not create topic `{topic}`: {reason}")]
     Topic {

@@ -36,7 +36,22 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 
+use crate::api::RequestContext;
 use crate::batch::Sequenced;
+use crate::security::Principal;
+
+/// What the server knows of a request from a client that need not authenticate.
+pub(crate) fn context(key: ApiKey, version: i16) -> RequestContext {
+    RequestContext {
+        key,
+        version,
+        correlation_id: 42,
+        client_id: "samples".to_owned(),
+        local: ([127, 0, 0, 1], 1).into(),
+        peer: ([127, 0, 0, 1], 2).into(),
+        principal: Principal::anonymous(),
+    }
+}
 
 /// An uncompressed batch whose records have the times `base_timestamp`, one more, and so on.
 pub(crate) fn batch(records: i32, base_timestamp: i64, sequenced: Option<Sequenced>) -> Vec<u8> {

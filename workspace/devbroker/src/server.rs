@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::{self, Answer, RequestContext};
 use crate::core::Core;
+use crate::faults;
 use crate::frame::{Frame, FrameBudget, FrameBuilder, FrameError};
 use crate::security::{Principal, Session, tls};
 use crate::shape::{self, ShapeError};
@@ -71,6 +72,8 @@ enum Closed {
     Unauthenticated(String),
     #[error("a request with `acks=0` failed, and closing is the only way to say so: {0}")]
     Unacknowledged(String),
+    #[error("an injected fault: {0}")]
+    Fault(&'static str),
 }
 
 /// What every connection goes through.
@@ -147,7 +150,9 @@ fn report(core: &Core, peer: SocketAddr, ended: Result<(), Closed>) {
         Err(Closed::Frame(FrameError::Socket(error))) => {
             tracing::debug!(%peer, %error, "connection broke");
         }
-        Err(reason @ Closed::Idle(_)) => tracing::info!(%peer, %reason, "connection closed"),
+        Err(reason @ (Closed::Idle(_) | Closed::Fault(_))) => {
+            tracing::info!(%peer, %reason, "connection closed")
+        }
         Err(reason @ Closed::Answer { .. }) => tracing::error!(%peer, %reason, "connection closed"),
         Err(
             reason @ (Closed::Unacknowledged(_)
@@ -306,12 +311,7 @@ impl Connection<'_> {
             return encoded(&context, api::versions::unsupported(&context));
         }
         shape::check(key, version, &bytes).map_err(|error| Closed::Shape { key, version, error })?;
-        let answer = match key {
-            ApiKey::SaslHandshake | ApiKey::SaslAuthenticate => {
-                api::authenticate(self.core, &context, &mut self.session, bytes)
-            }
-            _ => api::answer(self.core, &context, bytes).await,
-        };
+        let answer = faults::answer(self.core, &context, &mut self.session, bytes).await;
         match answer.map_err(|error| Closed::Body {
             key,
             version,
@@ -319,6 +319,7 @@ impl Connection<'_> {
         })? {
             Answer::Silence => Ok(None),
             Answer::Close(reason) => Err(Closed::Unacknowledged(reason)),
+            Answer::Drop(fault) => Err(Closed::Fault(fault)),
             Answer::Frame(frame) => encoded(&context, frame),
         }
     }

@@ -19,7 +19,7 @@ use certificates::{Authority, Issued};
 use devbroker::security::{
     Acl, Authorization, Mechanism, Operation, Password, ResourcePattern, ResourceType, Sasl, Security,
 };
-use devbroker::{Broker, BrokerError, Options};
+use devbroker::{ApiKey, Broker, BrokerError, Fault, Options, ResponseError};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -213,6 +213,32 @@ async fn a_wrong_password_is_told_with_its_cause_and_the_right_one_still_works()
         }
         comes_in(&broker, &login("SASL_PLAINTEXT", mechanism, "app", "app-secret"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_strikes_a_login_that_it_names_and_otherwise_waits_until_the_client_is_known() {
+    let broker = start(Security {
+        sasl: users(),
+        ..Security::default()
+    })
+    .await;
+    let refused = Fault::AnswerError(ResponseError::SaslAuthenticationFailed);
+    let refused = broker
+        .inject(refused.on(ApiKey::SaslAuthenticate).always())
+        .unwrap();
+    let dropped = broker
+        .inject(Fault::DropBefore.on_any_request().always())
+        .unwrap();
+    complaint(&broker, &plain("app"), RDKafkaErrorCode::Authentication);
+    assert_eq!(dropped.struck(), 0);
+    refused.remove();
+    let client = consumer(&broker, &with(&plain("app"), &[("group.id", "none")]));
+    client
+        .fetch_metadata(None, Duration::from_millis(100))
+        .unwrap_err();
+    assert!(dropped.wait_until_struck(1).await);
+    dropped.remove();
+    client.fetch_metadata(None, DEADLINE).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

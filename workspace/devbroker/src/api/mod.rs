@@ -10,9 +10,11 @@ mod fetch;
 mod groups;
 mod list_offsets;
 mod metadata;
+pub(crate) mod names;
 mod offsets;
 mod produce;
 mod records;
+mod refuse;
 mod sasl;
 mod topics;
 mod transactions;
@@ -25,6 +27,8 @@ use bytes::{BufMut, Bytes};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+
+pub(crate) use refuse::refuse;
 
 use crate::core::Core;
 use crate::frame::{Frame, FrameBuilder};
@@ -51,6 +55,8 @@ pub(crate) enum Answer {
     Silence,
     /// Close the connection, for this reason.
     Close(String),
+    /// Close the connection, for an injected fault of this name.
+    Drop(&'static str),
 }
 
 /// The body is not what its header says.
@@ -111,9 +117,10 @@ impl RequestContext {
     }
 }
 
-/// Answers a request that may change who is on the other side.
-pub(crate) fn authenticate(
-    core: &Core,
+/// Answers a request whose key and version are supported and whose shape was checked. Those of SASL
+/// change who is on the other side of the session.
+pub(crate) async fn answer(
+    core: &Arc<Core>,
     context: &RequestContext,
     session: &mut Session,
     body: Bytes,
@@ -122,17 +129,9 @@ pub(crate) fn authenticate(
         ApiKey::SaslHandshake => {
             context.answer(&sasl::handshake(core, context, session, &context.decode(body)?))
         }
-        _ => context.answer(&sasl::authenticate(core, session, &context.decode(body)?)),
-    }
-}
-
-/// Answers a request whose key and version are supported and whose shape was checked.
-pub(crate) async fn answer(
-    core: &Arc<Core>,
-    context: &RequestContext,
-    body: Bytes,
-) -> Result<Answer, Malformed> {
-    match context.key {
+        ApiKey::SaslAuthenticate => {
+            context.answer(&sasl::authenticate(core, session, &context.decode(body)?))
+        }
         ApiKey::Produce => produce::produce(core, context, context.decode(body)?),
         ApiKey::Fetch => Ok(fetch::fetch(core, context, context.decode(body)?).await),
         ApiKey::ApiVersions => context.answer(&versions::versions()),

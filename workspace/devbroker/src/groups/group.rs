@@ -192,6 +192,29 @@ impl Group {
         Ok(())
     }
 
+    /// The coordinator's memory of a member is gone: it hears that it is unknown, and the others
+    /// rebalance. Returns whether it was known.
+    pub(crate) fn lose_member(&mut self, now: Moment, id: &str) -> bool {
+        let was_pending = self.pending.remove(id).is_some();
+        let was_member = self.members.contains_key(id);
+        if was_member {
+            self.remove(now, id);
+        }
+        was_pending || was_member
+    }
+
+    /// The coordinator's memory of the group is gone: who waits hears that it is unknown, as does
+    /// everybody who speaks of the generation that was.
+    pub(crate) fn lose_all(&mut self) {
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            self.forget(&id);
+        }
+        let fresh = Self::new(self.id.clone(), self.settings);
+        let replies = std::mem::take(&mut self.replies);
+        *self = Self { replies, ..fresh };
+    }
+
     pub(super) fn remove(&mut self, now: Moment, id: &str) {
         self.forget(id);
         self.rebalance(now);

@@ -132,6 +132,20 @@ impl Groups {
         }
     }
 
+    /// Whether the member was known, and is not any more.
+    pub(crate) async fn forget_member(&self, group: &str, member_id: &str) -> bool {
+        let forgotten = self.ask(group, Absent::Leave, |sender| {
+            Command::ForgetMember(member_id.to_owned(), sender)
+        });
+        forgotten.await.ok().flatten().unwrap_or(false)
+    }
+
+    /// Whether the group was known. Its members are not any more, its offsets are.
+    pub(crate) async fn forget_members(&self, group: &str) -> bool {
+        let forgotten = self.ask(group, Absent::Leave, Command::ForgetMembers);
+        forgotten.await.is_ok_and(|answer| answer.is_some())
+    }
+
     fn find(&self, id: &str, absent: Absent) -> Result<Option<mpsc::Sender<Command>>, ResponseError> {
         let mut directory = lock(&self.directory);
         if let Some(group) = directory.get(id) {

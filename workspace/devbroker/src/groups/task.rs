@@ -53,6 +53,9 @@ pub(crate) enum Command {
     Describe(oneshot::Sender<Description>),
     Delete(oneshot::Sender<Result<(), ResponseError>>),
     ForgetTopic(String, oneshot::Sender<()>),
+    /// Whether the member was known.
+    ForgetMember(String, oneshot::Sender<bool>),
+    ForgetMembers(oneshot::Sender<()>),
 }
 
 /// What a group knows of its place in a partition.
@@ -185,6 +188,11 @@ impl GroupTask {
             Command::Describe(answer) => reply(answer, self.group.describe()),
             Command::ForgetTopic(topic, answer) => {
                 offsets.forget_topic(&topic);
+                reply(answer, ());
+            }
+            Command::ForgetMember(id, answer) => reply(answer, self.group.lose_member(now, &id)),
+            Command::ForgetMembers(answer) => {
+                self.group.lose_all();
                 reply(answer, ());
             }
             Command::Delete(answer) => {

@@ -433,6 +433,38 @@ fn the_first_rebalance_waits_a_little_longer_for_each_newcomer() {
 }
 
 #[test]
+fn a_member_that_is_lost_is_unknown_and_the_others_rebalance() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let generation = stage.stable(&["a", "b"]);
+    assert!(stage.group.lose_member(stage.now, "a"));
+    assert!(!stage.group.lose_member(stage.now, "a"));
+    assert_eq!(
+        stage.heartbeat("a", generation),
+        Err(ResponseError::UnknownMemberId)
+    );
+    assert_eq!(
+        stage.heartbeat("b", generation),
+        Err(ResponseError::RebalanceInProgress)
+    );
+}
+
+#[test]
+fn a_group_that_is_lost_tells_all_who_wait_and_begins_anew() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let generation = stage.stable(&["a", "b"]);
+    let waiting = stage.join("a");
+    stage.group.lose_all();
+    stage.collect();
+    assert_eq!(stage.join_error(waiting), ResponseError::UnknownMemberId);
+    assert!(stage.group.is_empty());
+    assert_eq!(
+        stage.heartbeat("b", generation),
+        Err(ResponseError::UnknownMemberId)
+    );
+    stage.stable(&["c"]);
+}
+
+#[test]
 fn a_group_has_a_largest_size() {
     let mut stage = Stage::new(Duration::ZERO);
     stage.stable(&["a", "b", "c", "d", "e"]);
