@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::admin;
 use crate::core::Core;
 use crate::faults::{FaultHandle, Injection};
 use crate::options::{BrokerError, Options};
@@ -23,6 +24,7 @@ const SHORTEST_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 pub struct Broker {
     core: Arc<Core>,
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
 }
 
 impl Broker {
@@ -32,17 +34,25 @@ impl Broker {
     /// [`BrokerError::Listen`] where the address is busy or not of this host,
     /// [`BrokerError::Security`] where certificates and key can not be used.
     pub async fn start(options: Options) -> Result<Self, BrokerError> {
-        let listen = options.listen;
-        let failed = |source| BrokerError::Listen {
-            address: listen,
-            source,
+        let (listener, address) = bind(options.listen).await?;
+        let admin = match options.admin {
+            Some(admin) => Some(bind(admin).await?),
+            None => None,
         };
         let tls = options.security.tls.as_ref().map(tls::acceptor).transpose();
         let tls = tls.map_err(|error| BrokerError::Security(error.to_string()))?;
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
         let core = Arc::new(Core::new(options));
         core.tasks.spawn(server::accept(Arc::clone(&core), listener, tls));
+        let admin_address = admin.map(|(listener, admin_address)| {
+            core.tasks.spawn(admin::serve(Arc::clone(&core), listener));
+            if !admin_address.ip().is_loopback() {
+                tracing::warn!(
+                    %admin_address,
+                    "the admin port is open to other hosts, and who reaches it may break the broker at will"
+                );
+            }
+            admin_address
+        });
         core.tasks.spawn(watch_retention(Arc::clone(&core)));
         core.tasks.spawn(transactions::watch_timeouts(Arc::clone(&core)));
         tracing::info!(
@@ -52,12 +62,21 @@ impl Broker {
             "devbroker is up: an embedded Kafka-protocol broker for development and tests; one process, \
              in memory, no replication, never for production"
         );
-        Ok(Self { core, address })
+        Ok(Self {
+            core,
+            address,
+            admin_address,
+        })
     }
 
     /// Where it listens, with the port that was really taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin port listens, if [`Options::admin`] asked for one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Creates a topic with default settings.
@@ -145,8 +164,7 @@ impl Broker {
     /// well and whose next heartbeat is on its way. Long polls and the silence that a connection
     /// may keep are measured in real time and do not move.
     pub fn advance_clock(&self, step: Duration) {
-        self.core.clock.advance(step);
-        tracing::info!(?step, "the clock was moved forward");
+        self.core.advance_clock(step);
     }
 
     /// Closes all connections and returns when every task of the broker has ended. The records and
@@ -163,6 +181,13 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.core.stopping.cancel();
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let failed = |source| BrokerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let taken = listener.local_addr().map_err(failed)?;
+    Ok((listener, taken))
 }
 
 async fn watch_retention(core: Arc<Core>) {

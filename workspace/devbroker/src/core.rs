@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,11 @@ impl Core {
     /// A producer id that nobody had before.
     pub(crate) fn new_producer_id(&self) -> i64 {
         self.next_producer_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn advance_clock(&self, step: Duration) {
+        self.clock.advance(step);
+        tracing::info!(?step, "the clock was moved forward");
     }
 
     /// Drops what is older or larger than the topics' own settings allow.

@@ -33,9 +33,11 @@
 //! - `groups`, `offsets`: consumer groups; a pure state machine, committed positions, and the tasks that
 //!   drive them.
 //! - [`security`]: who may connect, and what they may do.
+//! - `admin`: the admin port, off by default.
 //! - `faults`: what a test lets go wrong, and how it is carried out.
 //! - `core`, `clock`, `sync`: what everything shares.
 
+mod admin;
 mod api;
 mod batch;
 mod broker;

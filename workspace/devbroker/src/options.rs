@@ -11,6 +11,9 @@ use crate::security::Security;
 pub struct Options {
     /// Where to listen; port 0 takes a free one. Clients are told the address that they reached.
     pub listen: SocketAddr,
+    /// Where the admin port listens: faults, clock and figures over HTTP, without a password. Off by
+    /// default; it belongs on loopback.
+    pub admin: Option<SocketAddr>,
     /// Bytes of records that are kept in memory over all topics. Beyond it the oldest batches go,
     /// whoever's they are, with a WARN line and a count in [`Stats`](crate::Stats).
     pub retention_bytes: u64,
@@ -60,6 +63,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            admin: None,
             retention_bytes: 1 << 30,
             default_partitions: 3,
             auto_create_topics: false,
@@ -92,7 +96,7 @@ pub enum BrokerError {
     /// The address can not be listened on.
     #[error("can not listen on `{address}`: {source}; choose another port, or 0 for a free one")]
     Listen {
-        /// The address of [`Options::listen`].
+        /// The address of [`Options::listen`] or [`Options::admin`].
         address: SocketAddr,
         /// What the operating system said.
         source: std::io::Error,

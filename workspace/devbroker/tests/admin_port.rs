@@ -1,0 +1,259 @@
+//! The admin port, as a test in another language uses it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use devbroker::{Broker, Options};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::FutureRecord;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use support::*;
+
+struct Port {
+    broker: Broker,
+    client: Client,
+}
+
+impl Port {
+    async fn open() -> Self {
+        let admin = Some(([127, 0, 0, 1], 0).into());
+        let broker = Broker::start(Options {
+            admin,
+            ..Options::default()
+        });
+        Self {
+            broker: broker.await.unwrap(),
+            client: Client::new(),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.broker.admin_address().unwrap())
+    }
+
+    /// Status and body; an empty body is null.
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let request = self.client.request(method, self.url(path));
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+}
+
+/// A member with a long session and no heartbeat in it: the coordinator hears nothing from it.
+fn silent_member(broker: &Broker, group: &str) -> BaseConsumer {
+    let settings = [
+        ("group.id", group),
+        ("session.timeout.ms", "600000"),
+        ("heartbeat.interval.ms", "300000"),
+        ("max.poll.interval.ms", "900000"),
+    ];
+    let member = consumer(broker, &settings);
+    member.subscribe(&["orders"]).unwrap();
+    poll_until(&[&member], || assigned(&member) == [0]);
+    member
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_off_unless_it_is_asked_for() {
+    assert_eq!(broker().await.admin_address(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_what_it_is_and_what_the_broker_counts() {
+    let port = Port::open().await;
+    let guide = reqwest::get(port.url("/")).await.unwrap().text().await.unwrap();
+    assert!(guide.contains("never for production"), "{guide}");
+    port.broker.create_topic("orders", 1).unwrap();
+    assert_eq!(port.get("/stats").await["topics"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_is_injected_seen_and_removed() {
+    let port = Port::open().await;
+    port.broker.create_topic("orders", 1).unwrap();
+    let fault =
+        json!({"fault": "answer_error", "error": "POLICY_VIOLATION", "api": "Produce", "topic": "orders"});
+    let (status, body) = port.call(Method::POST, "/faults", Some(fault.clone())).await;
+    assert_eq!((status, &body), (201, &json!({"id": 1})));
+    let producer = producer(&port.broker, &[]);
+    let record = FutureRecord::to("orders").key("key").payload("value");
+    let sent = producer.send(record, Duration::ZERO).await;
+    let refused = KafkaError::MessageProduction(RDKafkaErrorCode::PolicyViolation);
+    assert_eq!(sent.unwrap_err().0, refused);
+
+    let known = port.get("/faults").await;
+    let expected = json!([{
+        "id": 1, "struck": 1, "armed": false, "fault": "answer_error", "error": "POLICY_VIOLATION",
+        "api": "Produce", "topic": "orders", "after": 0, "times": 1
+    }]);
+    assert_eq!(known, expected);
+    assert_eq!(port.call(Method::DELETE, "/faults/1", None).await.0, 204);
+    assert_eq!(port.call(Method::DELETE, "/faults/1", None).await.0, 404);
+    port.call(Method::POST, "/faults", Some(fault)).await;
+    let cleared = port.call(Method::DELETE, "/faults", None).await;
+    assert_eq!(cleared, (200, json!({"removed": 1})));
+    assert_eq!(port.get("/faults").await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coordinators_forget_and_the_clock_moves() {
+    let port = Port::open().await;
+    port.broker.create_topic("orders", 1).unwrap();
+    let _silent = silent_member(&port.broker, "pay/ment");
+    let observer = consumer(&port.broker, &[("group.id", "observer")]);
+    let members = |group: &str| {
+        let list = observer.fetch_group_list(Some(group), DEADLINE).unwrap();
+        let members = list.groups().iter().flat_map(|group| group.members());
+        members.map(|member| member.id().to_owned()).collect::<Vec<_>>()
+    };
+    let member = members("pay/ment").pop().unwrap();
+    let forget = |member: &str| format!("/groups/pay%2Fment/members/{member}/forget");
+    let (status, body) = port.call(Method::POST, &forget("nobody"), None).await;
+    assert_eq!(status, 404);
+    assert_eq!(body["error"], "there is no member `nobody` in a group `pay/ment`");
+    assert_eq!(port.call(Method::POST, &forget(&member), None).await.0, 204);
+    assert_eq!(members("pay/ment").len(), 0);
+    let forgotten = port.call(Method::POST, "/groups/pay%2Fment/forget", None).await;
+    assert_eq!(forgotten.0, 204);
+
+    // A second one, whose session the clock ends.
+    let _second = silent_member(&port.broker, "fraud");
+    let step = json!({"ms": 600_000});
+    assert_eq!(port.call(Method::POST, "/clock/advance", Some(step)).await.0, 204);
+    poll_until(&[], || members("fraud").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_request_is_said_with_its_field() {
+    let port = Port::open().await;
+    let post = Method::POST;
+    let too_much = "x".repeat(20_000);
+    let cases = [
+        (
+            &post,
+            "/faults",
+            json!({"fault": "drop_after", "times": "x"}),
+            422,
+            "times: invalid type",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"fault": "drop_after", "times": -1}),
+            422,
+            "times: invalid value",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"fault": "drop_after", "times": 0}),
+            400,
+            "`times` is `0`",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"fault": "drop_after", "tims": 1}),
+            422,
+            "unknown field `tims`",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"api": "Produce"}),
+            422,
+            "missing field `fault`",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"fault": "drop_after", "topic": too_much}),
+            413,
+            "length limit",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"fault": "drop_after", "topic": "x".repeat(2_000)}),
+            400,
+            "`topic` is longer",
+        ),
+        (
+            &post,
+            "/faults",
+            json!({"fault": "delay", "delay_ms": 4_000_000}),
+            400,
+            "delay",
+        ),
+        (&post, "/clock/advance", json!({"ms": 0}), 400, "`ms` is `0`"),
+        (
+            &post,
+            "/clock/advance",
+            json!({"ms": "1 h"}),
+            422,
+            "ms: invalid type",
+        ),
+        (&post, "/clock/advance", json!({}), 422, "missing field `ms`"),
+        (
+            &Method::PUT,
+            "/faults",
+            json!({}),
+            404,
+            "there is no `PUT /faults`",
+        ),
+        (&Method::DELETE, "/faults/one", json!({}), 400, "`id` is `one`"),
+        (&Method::GET, "/fault", json!({}), 404, "there is no `GET /fault`"),
+    ];
+    for (method, path, body, expected, sentence) in cases {
+        let (status, answer) = port.call(method.clone(), path, Some(body)).await;
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(status, expected, "{method} {path}: {answer}");
+        assert!(error.contains(sentence), "{method} {path}: {error}");
+    }
+    // What a page in a browser could send to another origin.
+    let request = port
+        .client
+        .post(port.url("/faults"))
+        .body(r#"{"fault":"drop_after"}"#);
+    assert_eq!(request.send().await.unwrap().status(), 415);
+    assert_eq!(
+        port.get("/faults").await,
+        json!([]),
+        "nothing of this was injected"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_the_broker_also_while_a_client_keeps_its_connection() {
+    let port = Port::open().await;
+    port.get("/stats").await;
+    let Port { broker, client } = port;
+    let address = broker.admin_address().unwrap();
+    let started = Instant::now();
+    broker.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let url = format!("http://{address}/stats");
+    assert!(client.get(&url).send().await.unwrap_err().is_connect());
+}
