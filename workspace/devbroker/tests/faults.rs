@@ -16,7 +16,7 @@ use devbroker::{ApiKey, Broker, Fault, ResponseError};
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use support::*;
 
@@ -289,7 +289,6 @@ async fn a_forgotten_group_forms_anew_and_keeps_its_positions() {
     member.commit(&position("orders", 5), CommitMode::Sync).unwrap();
     assert!(broker.forget_group("payment").await);
     assert!(!broker.forget_group("no such group").await);
-    assert_eq!(member_ids(&broker, "payment").len(), 0);
     rejoined(&broker, &member, "payment", &former);
     let committed = member.committed(DEADLINE).unwrap();
     assert_eq!(committed.elements()[0].offset(), Offset::Offset(5));
@@ -298,14 +297,7 @@ async fn a_forgotten_group_forms_anew_and_keeps_its_positions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moved_clock_ends_a_session() {
     let broker = with_topic("orders").await;
-    // A session of ten minutes without a heartbeat: only the clock can end it within the test.
-    let silent = [
-        ("session.timeout.ms", "600000"),
-        ("heartbeat.interval.ms", "300000"),
-        ("max.poll.interval.ms", "900000"),
-    ];
-    let silent = member(&broker, "payment", "orders", &silent);
-    poll_until(&[&silent], || assigned(&silent) == [0]);
+    let _silent = silent_member(&broker, "payment", "orders").await;
     broker.advance_clock(Duration::from_secs(500));
     assert_eq!(member_ids(&broker, "payment").len(), 1, "its time is not over");
     broker.advance_clock(Duration::from_secs(100));
@@ -328,4 +320,62 @@ async fn a_moved_clock_ends_the_time_that_records_are_kept() {
     broker.advance_clock(Duration::from_secs(3_700));
     // The newest batch always stays.
     poll_until(&[], || first_offset() == 1);
+}
+
+fn transactional(broker: &Broker, id: &str) -> FutureProducer {
+    let settings = [
+        ("transactional.id", id),
+        ("transaction.timeout.ms", "600000"),
+        ("retry.backoff.ms", "10"),
+        ("reconnect.backoff.ms", "10"),
+    ];
+    let producer = producer(broker, &settings);
+    producer.init_transactions(DEADLINE).unwrap();
+    producer.begin_transaction().unwrap();
+    producer
+}
+
+/// Every record of the only partition that readers of committed records see.
+fn committed(broker: &Broker, topic: &str, count: usize) -> Vec<String> {
+    let consumer = consumer(
+        broker,
+        &[("group.id", "reader"), ("isolation.level", "read_committed")],
+    );
+    consumer.assign(&position(topic, 0)).unwrap();
+    receive(&consumer, count).iter().map(value).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_a_transaction_whose_answer_is_lost_is_tried_again_and_holds() {
+    let broker = with_topic("orders").await;
+    let not_yet = Fault::AnswerError(ResponseError::ConcurrentTransactions);
+    let not_yet = broker
+        .inject(not_yet.on(ApiKey::AddPartitionsToTxn).times(2))
+        .unwrap();
+    let lost = Fault::DropAfter
+        .on(ApiKey::EndTxn)
+        .of_transactional_id("payment-0");
+    let lost = broker.inject(lost).unwrap();
+    let producer = transactional(&broker, "payment-0");
+    send(&producer, "orders", "order-", 3).await;
+    producer.commit_transaction(DEADLINE).unwrap();
+    assert_eq!((not_yet.struck(), lost.struck()), (2, 1));
+    assert_eq!(committed(&broker, "orders", 3), ["order-0", "order-1", "order-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_clock_aborts_a_transaction() {
+    let broker = with_topic("orders").await;
+    let producer = transactional(&broker, "payment-0");
+    send(&producer, "orders", "aborted-", 1).await;
+    broker.advance_clock(Duration::from_secs(601));
+    let other = transactional(&broker, "payment-1");
+    send(&other, "orders", "kept-", 1).await;
+    other.commit_transaction(DEADLINE).unwrap();
+    // It would wait for the end of the older transaction, were it still open.
+    assert_eq!(committed(&broker, "orders", 1), ["kept-0"]);
+    assert!(
+        producer.commit_transaction(DEADLINE).is_err(),
+        "its time was over"
+    );
 }

@@ -4,7 +4,7 @@
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use devbroker::{Broker, Options};
+use devbroker::{ApiKey, Broker, Fault, FaultHandle, Options};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -118,6 +118,26 @@ pub fn assigned(consumer: &BaseConsumer) -> Vec<i32> {
         .collect();
     partitions.sort_unstable();
     partitions
+}
+
+/// A member that owns the only partition of a topic, with a session of ten minutes, of which the
+/// coordinator hears nothing more while the fault is there. The fault goes first at the end of the
+/// test, so that the member can leave.
+pub async fn silent_member(broker: &Broker, group: &str, topic: &str) -> (FaultHandle, BaseConsumer) {
+    let silence = Fault::StopReading.on(ApiKey::Heartbeat).of_group(group).always();
+    let silence = broker.inject(silence).unwrap();
+    let settings = [
+        ("group.id", group),
+        ("session.timeout.ms", "600000"),
+        ("max.poll.interval.ms", "900000"),
+        ("heartbeat.interval.ms", "50"),
+        ("enable.auto.commit", "false"),
+    ];
+    let member = consumer(broker, &settings);
+    member.subscribe(&[topic]).unwrap();
+    poll_until(&[&member], || assigned(&member) == [0]);
+    assert!(silence.wait_until_struck(1).await);
+    (silence, member)
 }
 
 /// Whether a program that a test needs is there. Without it the test says so and ends; in CI its
