@@ -1,10 +1,13 @@
 //! The command line.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use service::CommonArgs;
+
+use crate::broker::TopicArg;
 
 /// The operator's command of orderflow.
 #[derive(Debug, Parser)]
@@ -20,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole pipeline on this machine and watch it
     Demo(DemoArgs),
+    /// Run the embedded broker alone, for development and tests
+    Broker(BrokerArgs),
     /// Run one service, configured as its own binary is
     #[command(subcommand)]
     Run(RunCommand),
@@ -61,6 +66,29 @@ pub struct DemoArgs {
     /// Print the result as one line of JSON on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// `orderflow broker`.
+#[derive(Clone, Debug, Args)]
+pub struct BrokerArgs {
+    /// Where to listen; anything but loopback opens the broker to other hosts, without passwords
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub listen: IpAddr,
+    /// Port of the broker, 0 for a free one
+    #[arg(long, value_name = "PORT", default_value_t = 9092)]
+    pub port: u16,
+    /// Port for faults, clock and figures over HTTP, on loopback [default: off]
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Topics to begin with, as in `orders:6,payments:6`
+    #[arg(long, value_name = "NAME:PARTITIONS", value_delimiter = ',')]
+    pub topics: Vec<TopicArg>,
+    /// Create a topic when a client asks for one that does not exist
+    #[arg(long)]
+    pub auto_create_topics: bool,
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// `orderflow run`.

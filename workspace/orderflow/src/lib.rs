@@ -3,8 +3,10 @@
 //! - [`cli`]: the command line.
 //! - [`topics`]: the topics as they should be, and creating them.
 //! - [`demo`]: everything at once, on the embedded broker or on a Kafka of your own.
+//! - [`broker`]: the embedded broker alone.
 //! - [`run`]: one service, as the demo starts it.
 
+pub mod broker;
 pub mod cli;
 pub mod demo;
 pub mod run;

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Demo(args) => orderflow::demo::main(args),
+        Command::Broker(args) => orderflow::broker::main(args),
         Command::Run(service) => orderflow::run::main(service),
         Command::Topics(TopicsCommand::Apply(args)) => orderflow::topics::main(args),
     }

@@ -6,6 +6,7 @@
 //! - `restart`: workers that stop, die and share their work.
 //! - `refusal`: outputs that Kafka refuses.
 //! - `retention`: old orders on topics that keep little.
+//! - `broker`: the embedded broker alone.
 //! - `demo`: everything from one command.
 //! - `errors`: what a person reads when something is wrong.
 #![allow(
@@ -16,6 +17,7 @@
     missing_docs
 )]
 
+mod broker;
 mod common;
 mod demo;
 mod errors;
