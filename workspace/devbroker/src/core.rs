@@ -15,7 +15,7 @@ use crate::options::Options;
 use crate::retention::Retention;
 use crate::security::Guard;
 use crate::stats::{Counters, Stats};
-use crate::topics::Topics;
+use crate::topics::{Topic, Topics};
 use crate::transactions::Transactions;
 
 /// The id of the only broker of the cluster, which is the controller and every coordinator too.
@@ -78,11 +78,16 @@ impl Core {
 
     /// Drops what is older or larger than the topics' own settings allow.
     pub(crate) fn enforce_retention(&self) {
-        let now_ms = self.clock.unix_ms();
         for topic in self.topics.all() {
-            for partition in topic.partitions() {
-                partition.enforce(topic.config(), now_ms);
-            }
+            self.enforce_settings(&topic);
+        }
+    }
+
+    /// The same for one topic: what its settings do, they do at once when they change.
+    pub(crate) fn enforce_settings(&self, topic: &Topic) {
+        let (config, now_ms) = (topic.config(), self.clock.unix_ms());
+        for partition in topic.partitions() {
+            partition.enforce(&config, now_ms);
         }
     }
 

@@ -26,7 +26,8 @@
 //! - `broker`, `options`, `stats`: the API of this crate.
 //! - `server`, `frame`, `shape`, `versions`: connections, frames, and what is let into the decoder.
 //! - `api`: one module per family of requests; decodes, asks the parts below, encodes.
-//! - `topics`, `topic_config`, `partition`, `retention`: what exists, and what is kept of it.
+//! - `topics`, `topic_config`, `config_changes`, `partition`, `retention`: what exists, and what is kept
+//!   of it.
 //! - `log`, `batch`, `producers`, `transaction_index`, `record_times`: pure; the log of a partition, and
 //!   what is in it.
 //! - `transactions`: a pure state machine of all transactional ids, and what makes its decisions true.
@@ -42,6 +43,7 @@ mod api;
 mod batch;
 mod broker;
 mod clock;
+mod config_changes;
 #[cfg(test)]
 mod conformance;
 mod core;

@@ -79,10 +79,25 @@ impl Offsets {
         pairs.collect()
     }
 
+    /// Forgets a position, the one that an open transaction would commit included.
+    pub(crate) fn forget(&mut self, topic: &str, partition: i32) {
+        if let Some(partitions) = self.by_topic.get_mut(topic) {
+            partitions.remove(&partition);
+            if partitions.is_empty() {
+                self.by_topic.remove(topic);
+            }
+        }
+        self.forget_held(|name, index| name == topic && index == partition);
+    }
+
     pub(crate) fn forget_topic(&mut self, topic: &str) {
         self.by_topic.remove(topic);
+        self.forget_held(|name, _| name == topic);
+    }
+
+    fn forget_held(&mut self, unwanted: impl Fn(&str, i32) -> bool) {
         for held in self.held.values_mut() {
-            held.retain(|(name, _), _| name != topic);
+            held.retain(|(name, partition), _| !unwanted(name, *partition));
         }
         self.held.retain(|_, held| !held.is_empty());
     }
@@ -134,5 +149,17 @@ mod tests {
         assert!(offsets.is_empty());
         offsets.end_transaction(1, Outcome::Commit);
         assert!(offsets.is_empty());
+    }
+
+    #[test]
+    fn a_forgotten_offset_does_not_come_back_with_a_transaction() {
+        let mut offsets = Offsets::default();
+        for partition in [0, 1] {
+            offsets.commit(position(partition, 5));
+            offsets.hold(1, position(partition, 10));
+        }
+        offsets.forget("orders", 0);
+        offsets.end_transaction(1, Outcome::Commit);
+        assert_eq!((committed(&offsets, 0), committed(&offsets, 1)), (None, Some(10)));
     }
 }

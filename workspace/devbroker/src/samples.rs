@@ -21,6 +21,9 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -271,6 +274,37 @@ fn admin_request(key: ApiKey, v: i16) -> Bytes {
                     .with_topics(vec![topic]),
                 v,
             )
+        }
+        ApiKey::AlterConfigs => {
+            let config = alter_configs_request::AlterableConfig::default()
+                .with_name(text("retention.ms"))
+                .with_value(Some(text("1000")));
+            let resource = alter_configs_request::AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("topic"))
+                .with_configs(vec![config]);
+            body(&AlterConfigsRequest::default().with_resources(vec![resource]), v)
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            let config = incremental_alter_configs_request::AlterableConfig::default()
+                .with_name(text("cleanup.policy"))
+                .with_config_operation(2)
+                .with_value(Some(text("compact")));
+            let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("topic"))
+                .with_configs(vec![config]);
+            body(
+                &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]),
+                v,
+            )
+        }
+        ApiKey::OffsetDelete => {
+            let topic = OffsetDeleteRequestTopic::default()
+                .with_name(topic())
+                .with_partitions(vec![OffsetDeleteRequestPartition::default()]);
+            let request = OffsetDeleteRequest::default().with_group_id(GroupId(text("group")));
+            body(&request.with_topics(vec![topic]), v)
         }
         ApiKey::DescribeCluster => body(&DescribeClusterRequest::default(), v),
         other => panic!("no sample of {other:?}"),

@@ -112,8 +112,11 @@ fn shape(key: ApiKey) -> Option<Shape> {
         ApiKey::DeleteAcls => Shape(2, DELETE_ACLS),
         ApiKey::DescribeConfigs => Shape(4, DESCRIBE_CONFIGS),
         ApiKey::SaslAuthenticate => Shape(2, SASL_AUTHENTICATE),
+        ApiKey::AlterConfigs => Shape(2, ALTER_CONFIGS),
+        ApiKey::IncrementalAlterConfigs => Shape(1, INCREMENTAL_ALTER_CONFIGS),
         ApiKey::CreatePartitions => Shape(2, CREATE_PARTITIONS),
         ApiKey::DeleteGroups => Shape(2, DELETE_GROUPS),
+        ApiKey::OffsetDelete => Shape(i16::MAX, OFFSET_DELETE),
         ApiKey::DescribeCluster => Shape(0, DESCRIBE_CLUSTER),
         _ => return None,
     })
@@ -332,6 +335,32 @@ const ACL_FILTER: &[Field] = &[
 const CREATE_ACLS: &[Field] = &[always(Kind::Structs(ACL_FILTER))];
 
 const DELETE_ACLS: &[Field] = &[always(Kind::Structs(ACL_FILTER))];
+
+const ALTER_CONFIGS: &[Field] = &[
+    always(Kind::Structs(&[
+        always(INT8),
+        always(TEXT),
+        always(Kind::Structs(&[always(TEXT), always(TEXT)])),
+    ])),
+    always(BOOL),
+];
+
+const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
+    always(Kind::Structs(&[
+        always(INT8),
+        always(TEXT),
+        always(Kind::Structs(&[always(TEXT), always(INT8), always(TEXT)])),
+    ])),
+    always(BOOL),
+];
+
+const OFFSET_DELETE: &[Field] = &[
+    always(TEXT),
+    always(Kind::Structs(&[
+        always(TEXT),
+        always(Kind::Structs(&[always(INT32)])),
+    ])),
+];
 
 const CREATE_PARTITIONS: &[Field] = &[
     always(Kind::Structs(&[
@@ -575,6 +604,11 @@ mod tests {
             ApiKey::CreateAcls => CreateAclsRequest::decode(&mut bytes, version).map(drop),
             ApiKey::DeleteAcls => DeleteAclsRequest::decode(&mut bytes, version).map(drop),
             ApiKey::SaslAuthenticate => SaslAuthenticateRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::AlterConfigs => AlterConfigsRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::IncrementalAlterConfigs => {
+                IncrementalAlterConfigsRequest::decode(&mut bytes, version).map(drop)
+            }
+            ApiKey::OffsetDelete => OffsetDeleteRequest::decode(&mut bytes, version).map(drop),
             _ => RequestHeader::decode(&mut bytes, 2).map(drop),
         };
         drop(decoded);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexSet;
 use kafka_protocol::error::ResponseError;
 
 use crate::batch::Refusal;
@@ -38,10 +39,32 @@ const WITHOUT_EFFECT: [&str; 20] = [
     "unclean.leader.election.enable",
 ];
 
+/// Settings whose value is a list, with what the list is when the topic does not say.
+const LISTS: [(&str, &str); 1] = [("cleanup.policy", "delete")];
+
+/// What becomes of records that are old or that a newer one of the same key replaces. Neither is
+/// allowed too: then everything is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CleanupPolicy {
+    deletes: bool,
+    compacts: bool,
+}
+
+impl Default for CleanupPolicy {
+    fn default() -> Self {
+        Self {
+            deletes: true,
+            compacts: false,
+        }
+    }
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct TopicConfig {
+    /// What the topic says itself, each value in the form that DescribeConfigs shows.
     given: BTreeMap<String, String>,
+    cleanup: CleanupPolicy,
     retention_bytes: Option<u64>,
     retention_ms: Option<i64>,
     max_message_bytes: Option<u32>,
@@ -64,10 +87,21 @@ impl TopicConfig {
             let Some(value) = value else {
                 return Err(invalid(format!("`{name}` has no value")));
             };
+            let value = value.trim();
             config.set(name, value)?;
-            config.given.insert(name.to_owned(), value.to_owned());
+            config.given.insert(name.to_owned(), shown(name, value));
         }
         Ok(config)
+    }
+
+    /// What the topic says itself about a setting.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        self.given.get(name).map(String::as_str)
+    }
+
+    /// All that the topic says itself.
+    pub(crate) fn all_given(&self) -> &BTreeMap<String, String> {
+        &self.given
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
@@ -75,14 +109,11 @@ impl TopicConfig {
             "retention.bytes" => self.retention_bytes = unlimited_or(name, value)?.map(i64::unsigned_abs),
             "retention.ms" => self.retention_ms = unlimited_or(name, value)?,
             "max.message.bytes" => {
-                let bytes: u32 = value.parse().map_err(|_| not_a_number(name, value))?;
+                let bytes: i32 = value.parse().map_err(|_| not_a_number(name, value))?;
+                let bytes = u32::try_from(bytes).map_err(|_| not_a_number(name, value))?;
                 self.max_message_bytes = Some(bytes);
             }
-            "cleanup.policy" if !["delete", "compact"].contains(&value) && !is_both_policies(value) => {
-                return Err(invalid(format!(
-                    "`{name}` is `{value}`, must be `delete`, `compact` or both"
-                )));
-            }
+            "cleanup.policy" => self.cleanup = cleanup_policy(name, value)?,
             "message.timestamp.type" if value != "CreateTime" => {
                 return Err(invalid(format!(
                     "`{name}` is `{value}`; this broker keeps the producer's timestamps (`CreateTime`) only"
@@ -96,34 +127,24 @@ impl TopicConfig {
 
     /// The bound of each partition. A topic that is only compacted has none, as in Kafka.
     pub(crate) fn retention_bytes(&self) -> Option<u64> {
-        self.retention_bytes.filter(|_| self.deletes())
+        self.retention_bytes.filter(|_| self.cleanup.deletes)
     }
 
     /// The age at which a batch goes, in milliseconds.
     pub(crate) fn retention_ms(&self) -> Option<i64> {
-        self.retention_ms.filter(|_| self.deletes())
+        self.retention_ms.filter(|_| self.cleanup.deletes)
     }
 
     pub(crate) fn max_message_bytes(&self) -> Option<u32> {
         self.max_message_bytes
     }
 
-    fn deletes(&self) -> bool {
-        self.given
-            .get("cleanup.policy")
-            .is_none_or(|policy| policy.contains("delete"))
-    }
-
-    /// What was asked for and is not done here; worth a log line when the topic is made.
+    /// What was asked for and is not done here; worth a log line.
     pub(crate) fn without_effect(&self) -> Vec<&str> {
-        let compaction = self
-            .given
-            .get("cleanup.policy")
-            .filter(|policy| policy.contains("compact"));
         let names = self.given.keys().map(String::as_str);
         names
             .filter(|name| {
-                WITHOUT_EFFECT.contains(name) || (*name == "cleanup.policy" && compaction.is_some())
+                WITHOUT_EFFECT.contains(name) || (*name == "cleanup.policy" && self.cleanup.compacts)
             })
             .collect()
     }
@@ -154,11 +175,48 @@ impl TopicConfig {
     }
 }
 
-fn is_both_policies(value: &str) -> bool {
-    matches!(
-        value.replace(' ', "").as_str(),
-        "compact,delete" | "delete,compact"
-    )
+/// The value of a list setting where the topic says nothing; `None` if the setting is no list.
+pub(crate) fn default_list(name: &str) -> Option<&'static str> {
+    LISTS
+        .iter()
+        .find(|(list, _)| *list == name)
+        .map(|(_, default)| *default)
+}
+
+/// The parts of a list setting, each once.
+pub(crate) fn list_parts(value: &str) -> IndexSet<&str> {
+    let parts = value.split(',').map(str::trim);
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+pub(crate) fn list_of(parts: &IndexSet<&str>) -> String {
+    parts.iter().copied().collect::<Vec<_>>().join(",")
+}
+
+fn shown(name: &str, value: &str) -> String {
+    match default_list(name) {
+        Some(_) => list_of(&list_parts(value)),
+        None => value.to_owned(),
+    }
+}
+
+fn cleanup_policy(name: &str, value: &str) -> Result<CleanupPolicy, Refusal> {
+    let mut policy = CleanupPolicy {
+        deletes: false,
+        compacts: false,
+    };
+    for part in list_parts(value) {
+        match part {
+            "delete" => policy.deletes = true,
+            "compact" => policy.compacts = true,
+            _ => {
+                return Err(invalid(format!(
+                    "`{name}` is `{value}`, must be a list of `delete` and `compact`"
+                )));
+            }
+        }
+    }
+    Ok(policy)
 }
 
 fn unlimited_or(name: &str, value: &str) -> Result<Option<i64>, Refusal> {
@@ -175,7 +233,7 @@ fn not_a_number(name: &str, value: &str) -> Refusal {
     ))
 }
 
-fn invalid(message: String) -> Refusal {
+pub(crate) fn invalid(message: String) -> Refusal {
     Refusal::new(ResponseError::InvalidConfig, message)
 }
 

@@ -16,7 +16,7 @@ use crate::topic_config::{TopicConfig, check_name, collision_key};
 pub(crate) struct Topic {
     name: Arc<str>,
     id: Uuid,
-    config: Arc<TopicConfig>,
+    config: RwLock<Arc<TopicConfig>>,
     partitions: RwLock<Vec<Arc<Partition>>>,
 }
 
@@ -29,8 +29,26 @@ impl Topic {
         self.id
     }
 
-    pub(crate) fn config(&self) -> &TopicConfig {
-        &self.config
+    /// The settings as they are now; whoever works with them is not disturbed by a change.
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&read(&self.config))
+    }
+
+    /// Puts what `change` makes of the settings in their place, or with `validate_only` says whether
+    /// that could be done.
+    pub(crate) fn alter(
+        &self,
+        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
+        validate_only: bool,
+    ) -> Result<(), Refusal> {
+        let mut config = write(&self.config);
+        let changed = change(&config)?;
+        if !validate_only && changed != **config {
+            tracing::info!(topic = &*self.name, settings = ?changed.all_given(), "topic settings changed");
+            say_what_has_no_effect(&self.name, &changed);
+            *config = Arc::new(changed);
+        }
+        Ok(())
     }
 
     pub(crate) fn partition_count(&self) -> i32 {
@@ -126,7 +144,7 @@ impl Topics {
         let topic = Arc::new(Topic {
             name: Arc::clone(&name),
             id: Uuid::new_v4(),
-            config: Arc::new(config),
+            config: RwLock::new(Arc::new(config)),
             partitions: RwLock::new(
                 (0..partitions)
                     .map(|index| self.new_partition(&name, index))
@@ -134,10 +152,7 @@ impl Topics {
             ),
         });
         if !validate_only {
-            let ignored = topic.config.without_effect();
-            if !ignored.is_empty() {
-                tracing::info!(topic = &*name, settings = ?ignored, "topic settings are kept and have no effect here");
-            }
+            say_what_has_no_effect(&name, &topic.config());
             tracing::info!(topic = &*name, partitions, topic_id = %topic.id, "topic created");
             directory.partition_count += read(&topic.partitions).len();
             directory.names_by_id.insert(topic.id, Arc::clone(&name));
@@ -208,7 +223,14 @@ impl Topics {
     }
 }
 
-fn unknown(name: &str) -> Refusal {
+fn say_what_has_no_effect(topic: &str, config: &TopicConfig) {
+    let ignored = config.without_effect();
+    if !ignored.is_empty() {
+        tracing::info!(topic, settings = ?ignored, "topic settings are kept and have no effect here");
+    }
+}
+
+pub(crate) fn unknown(name: &str) -> Refusal {
     Refusal::new(
         ResponseError::UnknownTopicOrPartition,
         format!("topic `{name}` does not exist"),

@@ -62,8 +62,11 @@ pub(crate) const SUPPORTED: &[Supported] = &[
     versions(ApiKey::DeleteAcls, 1, 3),
     versions(ApiKey::DescribeConfigs, 1, 4),
     versions(ApiKey::SaslAuthenticate, 0, 2),
+    versions(ApiKey::AlterConfigs, 0, 2),
     versions(ApiKey::CreatePartitions, 0, 3),
     versions(ApiKey::DeleteGroups, 0, 2),
+    versions(ApiKey::IncrementalAlterConfigs, 0, 1),
+    versions(ApiKey::OffsetDelete, 0, 0),
     versions(ApiKey::DescribeCluster, 0, 1),
 ];
 

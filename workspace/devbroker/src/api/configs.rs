@@ -14,8 +14,8 @@ use crate::core::{Core, NODE_ID};
 use crate::security::{Operation, Resource};
 use crate::topic_config::ConfigEntry;
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
 
 pub(super) fn describe(
     core: &Core,

@@ -4,6 +4,7 @@
 //! with Kafka's error codes inside the response. Only bytes that are no request are an `Err` here.
 
 mod acls;
+mod alter_configs;
 mod cluster;
 mod configs;
 mod fetch;
@@ -11,6 +12,7 @@ mod groups;
 mod list_offsets;
 mod metadata;
 pub(crate) mod names;
+mod offset_delete;
 mod offsets;
 mod produce;
 mod records;
@@ -146,6 +148,12 @@ pub(crate) async fn answer(
         ApiKey::CreatePartitions => context.answer(&topics::grow(core, context, context.decode(body)?)),
         ApiKey::DeleteRecords => context.answer(&records::delete(core, context, context.decode(body)?)),
         ApiKey::DescribeConfigs => context.answer(&configs::describe(core, context, context.decode(body)?)),
+        ApiKey::AlterConfigs => context.answer(&alter_configs::alter(core, context, context.decode(body)?)),
+        ApiKey::IncrementalAlterConfigs => context.answer(&alter_configs::alter_incrementally(
+            core,
+            context,
+            context.decode(body)?,
+        )),
         ApiKey::ListOffsets => context.answer(&list_offsets::list(core, context, context.decode(body)?)),
         ApiKey::OffsetForLeaderEpoch => {
             context.answer(&list_offsets::for_epoch(core, context, context.decode(body)?))
@@ -179,6 +187,9 @@ pub(crate) async fn answer(
         ApiKey::DescribeAcls => context.answer(&acls::describe(core, context, &context.decode(body)?)),
         ApiKey::CreateAcls => context.answer(&acls::create(core, context, &context.decode(body)?)),
         ApiKey::DeleteAcls => context.answer(&acls::delete(core, context, &context.decode(body)?)),
+        ApiKey::OffsetDelete => {
+            context.answer(&offset_delete::delete(core, context, context.decode(body)?).await)
+        }
         // The table of versions and this match name the same keys; a test sends each of them.
         other => Err(format!("{other:?} has no handler")),
     }

@@ -6,19 +6,20 @@ use std::borrow::Borrow;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
-    TransactionalId, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiKey, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
+    GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, TransactionalId,
+    TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Malformed, RequestContext};
 use crate::faults::Names;
 
-/// Numbers of FindCoordinator and DescribeConfigs.
+/// Numbers of FindCoordinator, and of the requests about settings.
 const KEY_OF_GROUP: i8 = 0;
 const KEY_OF_TRANSACTION: i8 = 1;
 const RESOURCE_TOPIC: i8 = 2;
@@ -81,6 +82,13 @@ fn find(context: &RequestContext, body: Bytes) -> Result<Names, Malformed> {
         ApiKey::SyncGroup => group(&context.decode::<SyncGroupRequest>(body)?.group_id),
         ApiKey::Heartbeat => group(&context.decode::<HeartbeatRequest>(body)?.group_id),
         ApiKey::LeaveGroup => group(&context.decode::<LeaveGroupRequest>(body)?.group_id),
+        ApiKey::OffsetDelete => {
+            let request: OffsetDeleteRequest = context.decode(body)?;
+            Names {
+                topics: texts(request.topics.iter().map(|topic| &topic.name)),
+                ..group(&request.group_id)
+            }
+        }
         ApiKey::DescribeGroups => groups(context.decode::<DescribeGroupsRequest>(body)?.groups.iter()),
         ApiKey::DeleteGroups => groups(context.decode::<DeleteGroupsRequest>(body)?.groups_names.iter()),
         _ => Names {
@@ -134,6 +142,18 @@ fn topics(context: &RequestContext, body: Bytes) -> Result<Vec<String>, Malforme
         }
         ApiKey::DescribeConfigs => {
             let request: DescribeConfigsRequest = context.decode(body)?;
+            let resources = request.resources.iter();
+            let of_topics = resources.filter(|resource| resource.resource_type == RESOURCE_TOPIC);
+            texts(of_topics.map(|resource| &resource.resource_name))
+        }
+        ApiKey::AlterConfigs => {
+            let request: AlterConfigsRequest = context.decode(body)?;
+            let resources = request.resources.iter();
+            let of_topics = resources.filter(|resource| resource.resource_type == RESOURCE_TOPIC);
+            texts(of_topics.map(|resource| &resource.resource_name))
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            let request: IncrementalAlterConfigsRequest = context.decode(body)?;
             let resources = request.resources.iter();
             let of_topics = resources.filter(|resource| resource.resource_type == RESOURCE_TOPIC);
             texts(of_topics.map(|resource| &resource.resource_name))

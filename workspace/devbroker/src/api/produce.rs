@@ -81,8 +81,8 @@ fn append(
     let topic = topic.ok_or_else(unknown)?;
     let partition = topic.partition(data.index).ok_or_else(unknown)?;
     let bytes = data.records.as_deref().unwrap_or_default();
-    let limit = topic
-        .config()
+    let config = topic.config();
+    let limit = config
         .max_message_bytes()
         .unwrap_or(core.options.max_message_bytes);
     if bytes.len() > limit as usize {
@@ -118,8 +118,8 @@ fn append(
             .records_appended
             .add(u64::from(header.records.unsigned_abs()));
         core.counters.bytes_appended.add(bytes.len() as u64);
-        if topic.config().retention_bytes().is_some() {
-            partition.enforce(topic.config(), core.clock.unix_ms());
+        if config.retention_bytes().is_some() {
+            partition.enforce(&config, core.clock.unix_ms());
         }
     }
     Ok(appended)

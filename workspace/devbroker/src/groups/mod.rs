@@ -7,6 +7,7 @@ mod group;
 mod joining;
 mod member;
 mod rebalancing;
+mod subscription;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,11 @@ pub(crate) enum Command {
     EndTransaction(i64, Outcome, oneshot::Sender<()>),
     /// The positions of these partitions, in their order, or of all.
     Fetch(Option<Vec<(String, i32)>>, oneshot::Sender<Vec<Position>>),
+    /// Forgets the positions of these partitions, except of topics that a live member reads.
+    DeleteOffsets(
+        Vec<(String, i32)>,
+        oneshot::Sender<Result<Vec<Result<(), ResponseError>>, ResponseError>>,
+    ),
     Describe(oneshot::Sender<Description>),
     Delete(oneshot::Sender<Result<(), ResponseError>>),
     ForgetTopic(String, oneshot::Sender<()>),
@@ -185,6 +190,9 @@ impl GroupTask {
                 reply(answer, ());
             }
             Command::Fetch(wanted, answer) => reply(answer, positions(offsets, wanted)),
+            Command::DeleteOffsets(unwanted, answer) => {
+                reply(answer, delete_offsets(&self.group, offsets, unwanted));
+            }
             Command::Describe(answer) => reply(answer, self.group.describe()),
             Command::ForgetTopic(topic, answer) => {
                 offsets.forget_topic(&topic);
@@ -249,6 +257,23 @@ fn positions(offsets: &Offsets, wanted: Option<Vec<(String, i32)>>) -> Vec<Posit
         partition,
     });
     found.collect()
+}
+
+/// A result for each partition, in their order.
+fn delete_offsets(
+    group: &Group,
+    offsets: &mut Offsets,
+    unwanted: Vec<(String, i32)>,
+) -> Result<Vec<Result<(), ResponseError>>, ResponseError> {
+    let subscription = group.subscription()?;
+    let results = unwanted.into_iter().map(|(topic, partition)| {
+        if subscription.covers(&topic) {
+            return Err(ResponseError::GroupSubscribedToTopic);
+        }
+        offsets.forget(&topic, partition);
+        Ok(())
+    });
+    Ok(results.collect())
 }
 
 /// The connection that asked may be gone, and then nobody needs the answer.

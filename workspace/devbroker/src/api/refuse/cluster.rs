@@ -6,10 +6,11 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{
-    BrokerId, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest,
-    DescribeConfigsResponse, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest,
-    MetadataResponse,
+    AlterConfigsRequest, AlterConfigsResponse, BrokerId, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    MetadataRequest, MetadataResponse, alter_configs_response, incremental_alter_configs_response,
 };
 
 use super::super::{RequestContext, metadata};
@@ -113,4 +114,29 @@ pub(super) fn describe_configs(request: DescribeConfigsRequest, code: i16) -> De
             .with_error_message(None)
     });
     DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+pub(super) fn alter_configs(request: AlterConfigsRequest, code: i16) -> AlterConfigsResponse {
+    let responses = request.resources.into_iter().map(|resource| {
+        alter_configs_response::AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name)
+            .with_error_code(code)
+            .with_error_message(None)
+    });
+    AlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+pub(super) fn alter_configs_incrementally(
+    request: IncrementalAlterConfigsRequest,
+    code: i16,
+) -> IncrementalAlterConfigsResponse {
+    let responses = request.resources.into_iter().map(|resource| {
+        incremental_alter_configs_response::AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name)
+            .with_error_code(code)
+            .with_error_message(None)
+    });
+    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
 }

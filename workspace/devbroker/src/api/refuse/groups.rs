@@ -14,8 +14,8 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{
     DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
-    SyncGroupResponse,
+    ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchRequest,
+    OffsetFetchResponse, SyncGroupResponse,
 };
 
 use super::super::RequestContext;
@@ -151,4 +151,8 @@ pub(super) fn delete(request: DeleteGroupsRequest, code: i16) -> DeleteGroupsRes
             .with_error_code(code)
     });
     DeleteGroupsResponse::default().with_results(results.collect())
+}
+
+pub(super) fn delete_offsets(code: i16) -> OffsetDeleteResponse {
+    OffsetDeleteResponse::default().with_error_code(code)
 }

@@ -64,6 +64,11 @@ pub(crate) fn refuse(
         ApiKey::DeleteTopics => context.answer(&cluster::delete_topics(context, context.decode(body)?, code)),
         ApiKey::CreatePartitions => context.answer(&cluster::grow(context.decode(body)?, code)),
         ApiKey::DescribeConfigs => context.answer(&cluster::describe_configs(context.decode(body)?, code)),
+        ApiKey::AlterConfigs => context.answer(&cluster::alter_configs(context.decode(body)?, code)),
+        ApiKey::IncrementalAlterConfigs => {
+            context.answer(&cluster::alter_configs_incrementally(context.decode(body)?, code))
+        }
+        ApiKey::OffsetDelete => context.answer(&groups::delete_offsets(code)),
         ApiKey::AddPartitionsToTxn => {
             context.answer(&transactions::add_partitions(context.decode(body)?, code))
         }
