@@ -15,6 +15,11 @@ const PREFIX_BYTES: usize = 12;
 /// Where the checksum stands, and where its range (everything from the attributes on) begins.
 const CHECKSUM_AT: usize = 17;
 const CHECKSUMMED_FROM: usize = 21;
+/// Where the fields stand that compaction writes anew.
+const LENGTH_AT: usize = 8;
+const ATTRIBUTES_AT: usize = CHECKSUMMED_FROM;
+const MAX_TIMESTAMP_AT: usize = 35;
+const RECORD_COUNT_AT: usize = 57;
 /// Where a marker tells the outcome: the second field of its only record's key.
 const MARKER_KIND_AT: usize = HEADER_BYTES + 5 + 2;
 /// The epoch of the only leader that there ever is.
@@ -45,13 +50,14 @@ impl Refusal {
     }
 }
 
+/// The codecs, as the attributes of a batch number them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
+    None = 0,
+    Gzip = 1,
+    Snappy = 2,
+    Lz4 = 3,
+    Zstd = 4,
 }
 
 /// The producer's own numbering of an idempotent batch.
@@ -75,6 +81,8 @@ pub(crate) enum Outcome {
 pub(crate) struct BatchHeader {
     pub(crate) compression: Compression,
     pub(crate) records: i32,
+    /// The offset of the last record that the batch was written with, counted from the first.
+    pub(crate) last_offset_delta: i32,
     pub(crate) base_timestamp: i64,
     pub(crate) max_timestamp: i64,
     /// `None` for a producer without idempotence.
@@ -90,6 +98,9 @@ impl BatchHeader {
     pub(crate) fn check(bytes: &[u8]) -> Result<Self, Refusal> {
         let invalid = |message: &str| Err(Refusal::new(ResponseError::InvalidRecord, message));
         let header = Self::read(bytes)?;
+        if header.records < 1 || header.last_offset_delta != header.records - 1 {
+            return invalid("the record count and the offsets of the batch disagree");
+        }
         if header.control {
             return invalid("clients may not write control batches");
         }
@@ -103,7 +114,8 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// Reads the header of exactly one sound batch, whoever wrote it.
+    /// Reads the header of exactly one sound batch, whoever wrote it. It has less records than offsets
+    /// where compaction took some, or all.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         let corrupt = |message: String| Refusal::new(ResponseError::CorruptMessage, message);
         let invalid = |message: &str| Refusal::new(ResponseError::InvalidRecord, message);
@@ -127,7 +139,7 @@ impl BatchHeader {
         if crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default()) != checksum {
             return Err(corrupt("the checksum of the batch does not match".to_owned()));
         }
-        if records < 1 || last_offset_delta != records - 1 {
+        if records < 0 || last_offset_delta < 0 || i64::from(records) > i64::from(last_offset_delta) + 1 {
             return Err(invalid("the record count and the offsets of the batch disagree"));
         }
         let sequenced = (producer_id >= 0).then_some(Sequenced {
@@ -139,6 +151,7 @@ impl BatchHeader {
         Ok(Self {
             compression: compression(attributes)?,
             records,
+            last_offset_delta,
             base_timestamp,
             max_timestamp,
             sequenced,
@@ -180,11 +193,34 @@ pub(crate) fn marker(producer_id: i64, epoch: i16, outcome: Outcome, timestamp: 
     bytes.put_i16(0);
     bytes.put_i32(0);
     bytes.put_u8(0);
-    let checksum = crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default());
-    if let Some(field) = bytes.get_mut(CHECKSUM_AT..CHECKSUMMED_FROM) {
-        field.copy_from_slice(&checksum.to_be_bytes());
-    }
+    seal(&mut bytes);
     bytes
+}
+
+/// Makes the header that stands in a batch's bytes say what `header` says of codec, record count and
+/// largest time, and makes length and checksum fit.
+pub(crate) fn patch(bytes: &mut [u8], header: &BatchHeader) {
+    let length = i32::try_from(bytes.len().saturating_sub(PREFIX_BYTES)).unwrap_or(i32::MAX);
+    let attributes = bytes.get(ATTRIBUTES_AT..).and_then(<[u8]>::first_chunk);
+    let attributes = attributes.map_or(0, |field| i16::from_be_bytes(*field)) & !COMPRESSION_MASK;
+    let attributes = attributes | header.compression as i16;
+    put(bytes, LENGTH_AT, &length.to_be_bytes());
+    put(bytes, ATTRIBUTES_AT, &attributes.to_be_bytes());
+    put(bytes, MAX_TIMESTAMP_AT, &header.max_timestamp.to_be_bytes());
+    put(bytes, RECORD_COUNT_AT, &header.records.to_be_bytes());
+    seal(bytes);
+}
+
+/// Writes the checksum.
+fn seal(bytes: &mut [u8]) {
+    let checksum = crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default());
+    put(bytes, CHECKSUM_AT, &checksum.to_be_bytes());
+}
+
+fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + field.len()) {
+        place.copy_from_slice(field);
+    }
 }
 
 /// How the transaction ends that a control batch marks; `None` where it is no such marker.
@@ -248,12 +284,8 @@ pub(crate) fn advance(sequence: i32, by: i32) -> i32 {
 
 /// Writes the offset and the leader epoch into a batch that passed [`BatchHeader::check`].
 pub(crate) fn stamp(bytes: &mut [u8], base_offset: i64) {
-    if let Some(field) = bytes.get_mut(0..8) {
-        field.copy_from_slice(&base_offset.to_be_bytes());
-    }
-    if let Some(field) = bytes.get_mut(12..16) {
-        field.copy_from_slice(&LEADER_EPOCH.to_be_bytes());
-    }
+    put(bytes, 0, &base_offset.to_be_bytes());
+    put(bytes, PREFIX_BYTES, &LEADER_EPOCH.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ impl Broker {
             admin_address
         });
         core.tasks.spawn(watch_retention(Arc::clone(&core)));
+        core.tasks.spawn(watch_compaction(Arc::clone(&core)));
         core.tasks.spawn(transactions::watch_timeouts(Arc::clone(&core)));
         tracing::info!(
             %address,
@@ -191,11 +192,26 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerEr
 }
 
 async fn watch_retention(core: Arc<Core>) {
-    let interval = core.options.retention_check_interval.max(SHORTEST_CHECK_INTERVAL);
-    loop {
-        tokio::select! {
-            () = core.stopping.cancelled() => return,
-            () = core.clock.sleep_until(core.clock.now() + interval) => core.enforce_retention(),
+    while next_check(&core).await {
+        core.enforce_retention();
+    }
+}
+
+/// Apart from retention, which must not wait for it: a pass over a large log takes its time.
+async fn watch_compaction(core: Arc<Core>) {
+    while next_check(&core).await {
+        let compacting = Arc::clone(&core);
+        if let Err(error) = tokio::task::spawn_blocking(move || compacting.compact()).await {
+            tracing::error!(%error, "a compaction pass failed; the log is as it was before");
         }
+    }
+}
+
+/// False when the broker stops instead.
+async fn next_check(core: &Core) -> bool {
+    let interval = core.options.retention_check_interval.max(SHORTEST_CHECK_INTERVAL);
+    tokio::select! {
+        () = core.stopping.cancelled() => false,
+        () = core.clock.sleep_until(core.clock.now() + interval) => true,
     }
 }

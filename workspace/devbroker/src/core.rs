@@ -91,6 +91,21 @@ impl Core {
         }
     }
 
+    /// Compacts what has to be; ends early when the broker stops.
+    pub(crate) fn compact(&self) {
+        for topic in self.topics.all() {
+            let Some(settings) = topic.config().compaction() else {
+                continue;
+            };
+            for partition in topic.partitions() {
+                if self.stopping.is_cancelled() {
+                    return;
+                }
+                partition.compact(&settings, self.clock.unix_ms());
+            }
+        }
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.counters;
         Stats {
@@ -105,6 +120,7 @@ impl Core {
             bytes_stored: counters.bytes_stored.get(),
             retention_dropped_records_total: counters.retention_dropped_records.get(),
             retention_dropped_bytes_total: counters.retention_dropped_bytes.get(),
+            compacted_records_total: counters.compacted_records.get(),
             topics: self.topics.count() as u64,
             groups: self.groups.count() as u64,
         }

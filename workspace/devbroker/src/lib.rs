@@ -28,8 +28,8 @@
 //! - `api`: one module per family of requests; decodes, asks the parts below, encodes.
 //! - `topics`, `topic_config`, `config_changes`, `partition`, `retention`: what exists, and what is kept
 //!   of it.
-//! - `log`, `batch`, `producers`, `transaction_index`, `record_times`: pure; the log of a partition, and
-//!   what is in it.
+//! - `log`, `batch`, `records`, `codec`, `record_times`, `producers`, `transaction_index`, `compaction`:
+//!   pure; the log of a partition, what is in it, and what of it may go.
 //! - `transactions`: a pure state machine of all transactional ids, and what makes its decisions true.
 //! - `groups`, `offsets`: consumer groups; a pure state machine, committed positions, and the tasks that
 //!   drive them.
@@ -43,6 +43,8 @@ mod api;
 mod batch;
 mod broker;
 mod clock;
+mod codec;
+mod compaction;
 mod config_changes;
 #[cfg(test)]
 mod conformance;
@@ -56,6 +58,7 @@ mod options;
 mod partition;
 mod producers;
 mod record_times;
+mod records;
 mod retention;
 #[cfg(test)]
 mod samples;

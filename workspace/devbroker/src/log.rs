@@ -1,9 +1,11 @@
 //! The log of one partition: batches in the order of their offsets.
 //!
 //! Batches are kept as the bytes that came in. The log is dense at its end (the next batch begins
-//! at [`PartitionLog::end`]) and only ever loses batches at its front. Two rules hold always, and
-//! the property test in this file tries to break them: every offset in `start..end` is in exactly
-//! one kept batch, and a read returns whole batches of which the first holds the offset asked for.
+//! at [`PartitionLog::end`]). It loses batches at its front, and compaction takes records and whole
+//! batches out of its middle. These rules hold always, and the property test in this file tries to
+//! break them: batches lie in the order of their offsets and share none; an offset in `start..end`
+//! that no batch holds is one that compaction took; the newest batch stays; and a read returns whole
+//! batches, the first of which is the first one that ends at the offset asked for or later.
 //!
 //! Pure: no clock, no lock, no I/O.
 
@@ -13,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::batch::{BatchHeader, Compression, stamp};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredBatch {
     pub(crate) base_offset: i64,
     pub(crate) last_offset: i64,
@@ -69,16 +71,38 @@ impl PartitionLog {
         self.bytes
     }
 
+    /// The batches, oldest first.
+    pub(crate) fn batches(&self) -> &VecDeque<StoredBatch> {
+        &self.batches
+    }
+
+    /// Puts other batches, of the same offsets or fewer, in the place of the oldest ones. False, and
+    /// nothing is done, where the log does not begin with `former` any more.
+    pub(crate) fn replace(&mut self, former: &[StoredBatch], batches: Vec<StoredBatch>) -> bool {
+        let same = |(now, former): (&StoredBatch, &StoredBatch)| {
+            now.base_offset == former.base_offset && now.bytes.as_ptr() == former.bytes.as_ptr()
+        };
+        if self.batches.len() <= former.len() || !self.batches.iter().zip(former).all(same) {
+            return false;
+        }
+        let newer = self.batches.split_off(former.len());
+        self.batches = batches.into();
+        self.batches.extend(newer);
+        self.bytes = self.batches.iter().map(|batch| batch.bytes.len() as u64).sum();
+        true
+    }
+
     /// Appends a checked batch and returns the offset of its first record.
     pub(crate) fn append(&mut self, header: &BatchHeader, mut bytes: BytesMut, appended: u64) -> i64 {
         let base_offset = self.end;
         stamp(&mut bytes, base_offset);
         let bytes = bytes.freeze();
-        self.end += i64::from(header.records);
+        let last_offset = base_offset + i64::from(header.last_offset_delta);
+        self.end = last_offset + 1;
         self.bytes += bytes.len() as u64;
         self.batches.push_back(StoredBatch {
             base_offset,
-            last_offset: self.end - 1,
+            last_offset,
             appended,
             header: *header,
             bytes,
@@ -147,8 +171,9 @@ impl PartitionLog {
         let readable_from = self.start.max(batch.base_offset);
         self.start = batch.last_offset + 1;
         self.bytes -= batch.bytes.len() as u64;
+        let offsets = u64::try_from(self.start - readable_from).unwrap_or(0);
         Some(Dropped {
-            records: u64::try_from(self.start - readable_from).unwrap_or(0),
+            records: offsets.min(u64::from(batch.header.records.unsigned_abs())),
             bytes: batch.bytes.len() as u64,
         })
     }
@@ -162,6 +187,7 @@ impl PartitionLog {
         if offset <= self.start {
             return Ok(dropped);
         }
+        // Offsets, really: the batches are not looked into.
         dropped.records = u64::try_from(offset - self.start).unwrap_or(0);
         self.start = offset;
         while let Some(front) = self.batches.front() {
@@ -191,6 +217,7 @@ mod tests {
         BatchHeader {
             compression: Compression::None,
             records,
+            last_offset_delta: records - 1,
             base_timestamp: max_timestamp,
             max_timestamp,
             sequenced: None,
@@ -209,10 +236,18 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Append { records: i32, bytes: usize },
+        Append {
+            records: i32,
+            bytes: usize,
+        },
         DropOldest,
         DeleteBefore(i64),
-        Read { offset: i64, max_bytes: usize },
+        /// Takes the batches away whose bit is set, the newest excepted.
+        Compact(u64),
+        Read {
+            offset: i64,
+            max_bytes: usize,
+        },
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -220,30 +255,44 @@ mod tests {
             4 => (1..20_i32, 61..500_usize).prop_map(|(records, bytes)| Step::Append { records, bytes }),
             1 => Just(Step::DropOldest),
             1 => (0..300_i64).prop_map(Step::DeleteBefore),
+            1 => any::<u64>().prop_map(Step::Compact),
             4 => (-2..300_i64, 0..2_000_usize).prop_map(|(offset, max_bytes)| Step::Read { offset, max_bytes }),
         ]
     }
 
-    /// A log that keeps for each offset which batch has it.
+    /// The batches of a log by their last offsets: where each begins, and its size.
     #[derive(Default)]
     struct Model {
-        batch_of: Vec<i64>,
-        sizes: std::collections::BTreeMap<i64, usize>,
+        batches: std::collections::BTreeMap<i64, (i64, usize)>,
         start: i64,
+        end: i64,
     }
 
     impl Model {
-        fn end(&self) -> i64 {
-            self.batch_of.len() as i64
+        fn drop_before(&mut self, start: i64) {
+            self.start = self.start.max(start);
+            self.batches = self.batches.split_off(&self.start);
         }
 
-        fn kept_bytes(&self) -> u64 {
-            let first_kept = self
-                .batch_of
-                .get(self.start as usize)
-                .copied()
-                .unwrap_or(i64::MAX);
-            self.sizes.range(first_kept..).map(|(_, size)| *size as u64).sum()
+        fn compact(&mut self, log: &mut PartitionLog, taken: u64) {
+            let former: Vec<StoredBatch> = log.batches().iter().cloned().collect();
+            let Some((_newest, former)) = former.split_last() else {
+                return;
+            };
+            let stays = |index: usize| taken >> (index % 64) & 1 == 0;
+            let kept = (0..).zip(former).filter(|(index, _)| stays(*index));
+            let kept: Vec<StoredBatch> = kept.map(|(_, batch)| batch.clone()).collect();
+            for (index, batch) in former.iter().enumerate() {
+                if !stays(index) {
+                    self.batches.remove(&batch.last_offset);
+                }
+            }
+            assert!(log.replace(former, kept.clone()));
+            let differs = kept.len() < former.len();
+            assert!(
+                !differs || !log.replace(former, kept),
+                "it begins with other batches now"
+            );
         }
     }
 
@@ -256,45 +305,41 @@ mod tests {
                 match step {
                     Step::Append { records, bytes } => {
                         let base = append(&mut log, records, bytes);
-                        prop_assert_eq!(base, model.end());
-                        model.sizes.insert(base, bytes);
-                        model.batch_of.extend(std::iter::repeat_n(base, records as usize));
+                        prop_assert_eq!(base, model.end);
+                        model.end += i64::from(records);
+                        model.batches.insert(model.end - 1, (base, bytes));
                     }
                     Step::DropOldest => {
-                        let before = log.start();
-                        if let Some(dropped) = log.drop_oldest() {
-                            prop_assert_eq!(dropped.records as i64, log.start() - before);
-                            model.start = log.start();
+                        let oldest = model.batches.keys().next().copied();
+                        let dropped = log.drop_oldest();
+                        prop_assert_eq!(dropped.is_some(), model.batches.len() > 1, "the newest batch stays");
+                        if let (Some(dropped), Some(last)) = (dropped, oldest) {
+                            prop_assert!(dropped.records as i64 <= last + 1 - model.start);
+                            model.drop_before(last + 1);
                         }
-                        prop_assert!(log.end() == 0 || log.start() < log.end() || before == log.end(), "the newest batch stays");
                     }
                     Step::DeleteBefore(offset) => {
                         let result = log.delete_before(offset);
-                        prop_assert_eq!(result.is_err(), offset > model.end());
+                        prop_assert_eq!(result.is_err(), offset > model.end);
                         if result.is_ok() {
-                            model.start = model.start.max(offset);
+                            model.drop_before(offset);
                         }
                     }
+                    Step::Compact(taken) => model.compact(&mut log, taken),
                     Step::Read { offset, max_bytes } => {
-                        let readable = offset >= model.start && offset <= model.end();
-                        let read = log.read(offset, log.end(), max_bytes, true);
+                        let readable = offset >= model.start && offset <= model.end;
+                        let read = log.read(offset, i64::MAX, max_bytes, true);
                         prop_assert_eq!(read.is_ok(), readable);
                         let Ok(read) = read else { continue };
-                        prop_assert_eq!(read.batches.is_empty(), offset == model.end());
-                        if let Some(first) = read.batches.first() {
-                            prop_assert_eq!(base_offset(first), model.batch_of[offset as usize]);
-                            prop_assert!(read.batches.len() == 1 || read.bytes <= max_bytes);
-                        }
-                        // What follows is what was appended next, without a hole.
-                        let mut expected = read.batches.first().map(base_offset);
-                        for batch in &read.batches {
-                            prop_assert_eq!(Some(base_offset(batch)), expected);
-                            expected = model.sizes.range(base_offset(batch) + 1..).next().map(|(base, _)| *base);
-                        }
+                        prop_assert_eq!(read.batches.is_empty(), offset == model.end);
+                        prop_assert!(read.batches.len() <= 1 || read.bytes <= max_bytes);
+                        let bases: Vec<i64> = read.batches.iter().map(base_offset).collect();
+                        let expected: Vec<i64> = model.batches.range(offset..).map(|(_, (base, _))| *base).collect();
+                        prop_assert!(expected.starts_with(&bases), "{bases:?} of {expected:?}");
                     }
                 }
-                prop_assert_eq!((log.start(), log.end()), (model.start, model.end()));
-                prop_assert_eq!(log.bytes(), model.kept_bytes());
+                prop_assert_eq!((log.start(), log.end()), (model.start, model.end));
+                prop_assert_eq!(log.bytes(), model.batches.values().map(|(_, size)| *size as u64).sum::<u64>());
             }
         }
     }

@@ -55,7 +55,7 @@ pub struct Options {
     pub connection_idle_timeout: Duration,
     /// What clients must show, and what they may do.
     pub security: Security,
-    /// How often `retention.ms` is looked at.
+    /// How often `retention.ms` and what is to be compacted are looked at.
     pub retention_check_interval: Duration,
 }
 

@@ -12,12 +12,16 @@ use kafka_protocol::error::ResponseError;
 use tokio::sync::Notify;
 
 use crate::batch::{self, BatchHeader, Outcome, Refusal, Sequenced};
+use crate::compaction::{self, Compacted, Pass};
 use crate::log::{Dropped, OutOfRange, PartitionLog, Read, StoredBatch};
 use crate::producers::{Producers, Verdict};
 use crate::retention::{Bound, Retention};
 use crate::sync::lock;
-use crate::topic_config::TopicConfig;
+use crate::topic_config::{CompactionSettings, TopicConfig};
 use crate::transaction_index::{Aborted, TransactionIndex};
+
+/// Keys that are told apart in one compaction pass: about 30 MiB of memory while it lasts.
+const MAX_COMPACTED_KEYS: usize = 400_000;
 
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -32,6 +36,8 @@ struct State {
     log: PartitionLog,
     producers: Producers,
     transactions: TransactionIndex,
+    /// Where the last compaction pass ended.
+    clean_until: i64,
     waiting: Vec<Arc<Notify>>,
     /// Set when the topic is deleted: what is still asked of this partition is refused.
     deleted: bool,
@@ -355,6 +361,66 @@ impl Partition {
             total.bytes += dropped.bytes;
         }
         total
+    }
+
+    /// One compaction pass, if enough is new. The work is done on handles outside the lock; if the log
+    /// loses batches at its front meanwhile, it was for nothing, and the next round does it again.
+    pub(crate) fn compact(&self, settings: &CompactionSettings, now_ms: i64) {
+        let Some((batches, pass)) = self.compactable(settings, now_ms) else {
+            return;
+        };
+        let compacted = compaction::compact(&batches, &pass);
+        let former = batches.get(..compacted.considered).unwrap_or_default();
+        let bytes = |batches: &[StoredBatch]| batches.iter().map(|batch| batch.bytes.len() as u64).sum();
+        let (bytes_before, bytes_after): (u64, u64) = (bytes(former), bytes(&compacted.batches));
+        let records = compacted.removed_records;
+        if self.replace(former, compacted) {
+            self.retention.refund(bytes_before);
+            self.retention.charge(bytes_after);
+            self.retention.count_compacted(records);
+            tracing::info!(
+                topic = self.topic(),
+                partition = self.index,
+                records,
+                bytes_before,
+                bytes_after,
+                "compaction removed records"
+            );
+        }
+    }
+
+    fn compactable(&self, settings: &CompactionSettings, now_ms: i64) -> Option<(Vec<StoredBatch>, Pass)> {
+        let state = self.state();
+        let (batches, clean_until) = (state.log.batches(), state.clean_until);
+        let stable = state.bounds().stable;
+        let limit = compaction::limit(batches, stable, now_ms, settings.min_lag_ms);
+        if !compaction::is_dirty(batches, clean_until, limit, settings.min_dirty_ratio) {
+            return None;
+        }
+        let pass = Pass {
+            clean_until,
+            limit,
+            now_ms,
+            delete_retention_ms: settings.delete_retention_ms,
+            max_keys: MAX_COMPACTED_KEYS,
+        };
+        Some((batches.iter().cloned().collect(), pass))
+    }
+
+    /// The one place where batches that stand in the log are replaced. True where that was done: there
+    /// was something to replace, and it is still what the log begins with.
+    fn replace(&self, former: &[StoredBatch], compacted: Compacted) -> bool {
+        let mut state = self.state();
+        if compacted.changes_nothing() {
+            state.clean_until = compacted.clean_until;
+            return false;
+        }
+        let replaced = state.log.replace(former, compacted.batches);
+        if replaced {
+            state.clean_until = compacted.clean_until;
+            state.transactions.forget_markers(&compacted.removed_markers);
+        }
+        replaced
     }
 
     /// Forgets everything; readers that wait are woken, so that they learn of it.

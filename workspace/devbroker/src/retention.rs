@@ -64,6 +64,10 @@ impl Retention {
         self.counters.bytes_stored.subtract(bytes);
     }
 
+    pub(crate) fn count_compacted(&self, records: u64) {
+        self.counters.compacted_records.add(records);
+    }
+
     /// Whether the bound is passed, so that [`Retention::sweep`] has work.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.counters.bytes_stored.get() > self.limit_bytes

@@ -28,6 +28,8 @@ pub struct Stats {
     pub retention_dropped_records_total: u64,
     /// Bytes that retention dropped.
     pub retention_dropped_bytes_total: u64,
+    /// Records that compaction removed.
+    pub compacted_records_total: u64,
     /// Topics that exist now.
     pub topics: u64,
     /// Consumer groups that exist now.
@@ -64,4 +66,5 @@ pub(crate) struct Counters {
     pub(crate) bytes_stored: Counter,
     pub(crate) retention_dropped_records: Counter,
     pub(crate) retention_dropped_bytes: Counter,
+    pub(crate) compacted_records: Counter,
 }

@@ -8,17 +8,19 @@ use kafka_protocol::error::ResponseError;
 use crate::batch::Refusal;
 
 /// Settings that change what this broker does.
-const HONOURED: [&str; 4] = [
+const HONOURED: [&str; 7] = [
     "cleanup.policy",
+    "delete.retention.ms",
     "max.message.bytes",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
     "retention.bytes",
     "retention.ms",
 ];
 
-/// Settings of Kafka that are kept and shown, and change nothing in one process without a disk.
-const WITHOUT_EFFECT: [&str; 20] = [
+/// Settings of Kafka that are kept and shown, and change nothing in one process.
+const WITHOUT_EFFECT: [&str; 17] = [
     "compression.type",
-    "delete.retention.ms",
     "file.delete.delay.ms",
     "flush.messages",
     "flush.ms",
@@ -29,8 +31,6 @@ const WITHOUT_EFFECT: [&str; 20] = [
     "message.timestamp.after.max.ms",
     "message.timestamp.before.max.ms",
     "message.timestamp.type",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
     "min.insync.replicas",
     "preallocate",
     "segment.bytes",
@@ -59,12 +59,34 @@ impl Default for CleanupPolicy {
     }
 }
 
+/// How a topic is compacted. The defaults are Kafka's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CompactionSettings {
+    /// The part of the bytes that must be new before a pass is made.
+    pub(crate) min_dirty_ratio: f64,
+    /// How old a batch is at the least when it is compacted.
+    pub(crate) min_lag_ms: i64,
+    /// How old a tombstone is at the least when it goes.
+    pub(crate) delete_retention_ms: i64,
+}
+
+impl Default for CompactionSettings {
+    fn default() -> Self {
+        Self {
+            min_dirty_ratio: 0.5,
+            min_lag_ms: 0,
+            delete_retention_ms: 86_400_000,
+        }
+    }
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct TopicConfig {
     /// What the topic says itself, each value in the form that DescribeConfigs shows.
     given: BTreeMap<String, String>,
     cleanup: CleanupPolicy,
+    compaction: CompactionSettings,
     retention_bytes: Option<u64>,
     retention_ms: Option<i64>,
     max_message_bytes: Option<u32>,
@@ -114,6 +136,9 @@ impl TopicConfig {
                 self.max_message_bytes = Some(bytes);
             }
             "cleanup.policy" => self.cleanup = cleanup_policy(name, value)?,
+            "delete.retention.ms" => self.compaction.delete_retention_ms = not_negative(name, value)?,
+            "min.compaction.lag.ms" => self.compaction.min_lag_ms = not_negative(name, value)?,
+            "min.cleanable.dirty.ratio" => self.compaction.min_dirty_ratio = ratio(name, value)?,
             "message.timestamp.type" if value != "CreateTime" => {
                 return Err(invalid(format!(
                     "`{name}` is `{value}`; this broker keeps the producer's timestamps (`CreateTime`) only"
@@ -139,22 +164,26 @@ impl TopicConfig {
         self.max_message_bytes
     }
 
+    /// How the topic is compacted, if it is.
+    pub(crate) fn compaction(&self) -> Option<CompactionSettings> {
+        self.cleanup.compacts.then_some(self.compaction)
+    }
+
     /// What was asked for and is not done here; worth a log line.
     pub(crate) fn without_effect(&self) -> Vec<&str> {
         let names = self.given.keys().map(String::as_str);
-        names
-            .filter(|name| {
-                WITHOUT_EFFECT.contains(name) || (*name == "cleanup.policy" && self.cleanup.compacts)
-            })
-            .collect()
+        names.filter(|name| WITHOUT_EFFECT.contains(name)).collect()
     }
 
     pub(crate) fn entries(&self, default_max_message_bytes: u32) -> Vec<ConfigEntry> {
         let max_message_bytes = default_max_message_bytes.to_string();
         let defaults = [
             ("cleanup.policy", "delete"),
+            ("delete.retention.ms", "86400000"),
             ("max.message.bytes", max_message_bytes.as_str()),
             ("message.timestamp.type", "CreateTime"),
+            ("min.cleanable.dirty.ratio", "0.5"),
+            ("min.compaction.lag.ms", "0"),
             ("retention.bytes", "-1"),
             ("retention.ms", "-1"),
         ];
@@ -225,6 +254,16 @@ fn unlimited_or(name: &str, value: &str) -> Result<Option<i64>, Refusal> {
         number if number >= 0 => Ok(Some(number)),
         _ => Err(not_a_number(name, value)),
     }
+}
+
+fn not_negative(name: &str, value: &str) -> Result<i64, Refusal> {
+    let number = value.parse().ok().filter(|number| *number >= 0);
+    number.ok_or_else(|| not_a_number(name, value))
+}
+
+fn ratio(name: &str, value: &str) -> Result<f64, Refusal> {
+    let number = value.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| invalid(format!("`{name}` is `{value}`, must be a number from 0 to 1")))
 }
 
 fn not_a_number(name: &str, value: &str) -> Refusal {
@@ -302,6 +341,10 @@ mod tests {
             ("retention.ms", "soon"),
             ("retention.bytes", "-2"),
             ("cleanup.policy", "burn"),
+            ("delete.retention.ms", "-1"),
+            ("min.compaction.lag.ms", "-1"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("min.cleanable.dirty.ratio", "NaN"),
             ("message.timestamp.type", "LogAppendTime"),
         ] {
             let refusal = TopicConfig::parse([(name, Some(value))]).unwrap_err();
@@ -324,7 +367,10 @@ mod tests {
             (compacted.retention_ms(), compacted.retention_bytes()),
             (None, None)
         );
-        assert_eq!(compacted.without_effect(), ["cleanup.policy"]);
+        assert_eq!(
+            (both.compaction(), compacted.compaction()),
+            (None, Some(CompactionSettings::default()))
+        );
     }
 
     #[test]

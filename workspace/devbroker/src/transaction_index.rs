@@ -7,7 +7,7 @@
 //!
 //! Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// A transaction that was aborted: its records lie in `first..last`, and its marker at `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,11 @@ impl TransactionIndex {
             }
         }
         found
+    }
+
+    /// Forgets the aborted transactions whose markers, at these offsets, are gone from the log.
+    pub(crate) fn forget_markers(&mut self, markers: &HashSet<i64>) {
+        self.aborted.retain(|aborted| !markers.contains(&aborted.last));
     }
 
     /// Forgets the aborted transactions that lie wholly before the new start of the log.

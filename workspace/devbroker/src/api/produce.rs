@@ -6,9 +6,10 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TransactionalId};
 
 use super::{Answer, Malformed, RequestContext, text};
-use crate::batch::{BatchHeader, Compression, Refusal};
+use crate::batch::{BatchHeader, Compression, HEADER_BYTES, Refusal};
 use crate::core::Core;
 use crate::partition::{Appended, Membership, Partition};
+use crate::records::all_have_keys;
 use crate::security::{Operation, Resource};
 use crate::topics::Topic;
 use crate::transactions::Identity;
@@ -104,6 +105,9 @@ fn append(
         let message = format!("timestamp `{}` is more than an hour ahead", header.max_timestamp);
         return Err(Refusal::new(ResponseError::InvalidTimestamp, message));
     }
+    if config.compaction().is_some() {
+        check_keys(&header, bytes)?;
+    }
     let appended = partition
         .append(&header, bytes, Membership::Unknown)
         .map_err(|_deleted| unknown())?;
@@ -123,6 +127,22 @@ fn append(
         }
     }
     Ok(appended)
+}
+
+/// A compacted topic takes no records without a key: they could never be told apart.
+fn check_keys(header: &BatchHeader, bytes: &[u8]) -> Result<(), Refusal> {
+    let packed = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    match all_have_keys(header.compression, packed, header.records) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::new(
+            ResponseError::InvalidRecord,
+            "a compacted topic takes no records without a key",
+        )),
+        Err(error) => Err(Refusal::new(
+            ResponseError::CorruptMessage,
+            format!("the records of the batch can not be read: {error}"),
+        )),
+    }
 }
 
 /// Appends the first batch of a transaction in this partition, where the coordinator says that it is
