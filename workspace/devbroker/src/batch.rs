@@ -212,7 +212,7 @@ pub(crate) fn patch(bytes: &mut [u8], header: &BatchHeader) {
 }
 
 /// Writes the checksum.
-fn seal(bytes: &mut [u8]) {
+pub(crate) fn seal(bytes: &mut [u8]) {
     let checksum = crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default());
     put(bytes, CHECKSUM_AT, &checksum.to_be_bytes());
 }

@@ -1,8 +1,8 @@
 //! Each advertised version of each request, over a real socket: answered, and readable to the end.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::protocol::Decodable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -11,19 +11,9 @@ use crate::versions::SUPPORTED;
 use crate::{Broker, Options};
 
 async fn call(stream: &mut TcpStream, key: ApiKey, version: i16, body: &[u8]) -> Bytes {
-    let header = RequestHeader::default()
-        .with_request_api_key(key as i16)
-        .with_request_api_version(version)
-        .with_correlation_id(7_000 + i32::from(version))
-        .with_client_id(Some(StrBytes::from_static_str("conformance")));
-    let mut request = BytesMut::new();
-    request.put_i32(0);
-    header
-        .encode(&mut request, key.request_header_version(version))
-        .unwrap();
-    request.put_slice(body);
-    let length = request.len() as u32 - 4;
-    request[..4].copy_from_slice(&length.to_be_bytes());
+    let request = samples::frame(key, version, 7_000 + i32::from(version), body);
+    let length = request.len() as u32;
+    stream.write_all(&length.to_be_bytes()).await.unwrap();
     stream.write_all(&request).await.unwrap();
     let length = stream
         .read_i32()

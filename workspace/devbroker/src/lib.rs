@@ -51,6 +51,8 @@ mod conformance;
 mod core;
 mod faults;
 mod frame;
+#[cfg(test)]
+mod fuzzing;
 mod groups;
 mod log;
 mod offsets;

@@ -97,11 +97,26 @@ fn body(request: &impl Encodable, version: i16) -> Bytes {
     bytes.freeze()
 }
 
+/// A whole request, as it comes behind its length.
+pub(crate) fn frame(key: ApiKey, version: i16, correlation_id: i32, body: &[u8]) -> Vec<u8> {
+    let header = RequestHeader::default()
+        .with_request_api_key(key as i16)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(Some(text("sample")));
+    let mut frame = BytesMut::new();
+    header
+        .encode(&mut frame, key.request_header_version(version))
+        .unwrap();
+    frame.extend_from_slice(body);
+    frame.to_vec()
+}
+
 /// The body of a request with something in each of its arrays; topic `topic` has one partition.
 pub(crate) fn request(key: ApiKey, version: i16) -> Bytes {
     let v = version;
     match key {
-        ApiKey::Produce => body(&produce(), v),
+        ApiKey::Produce => produce(v, batch(2, 5, None)),
         ApiKey::Fetch => body(&fetch(), v),
         ApiKey::ListOffsets => {
             let partition = ListOffsetsPartition::default().with_timestamp(5);
@@ -352,15 +367,17 @@ fn api_versions() -> ApiVersionsRequest {
         .with_client_software_version(text("1"))
 }
 
-fn produce() -> ProduceRequest {
-    let partition = PartitionProduceData::default().with_records(Some(Bytes::from(batch(2, 5, None))));
+/// The body of a request that produces this batch to partition 0 of `topic`.
+pub(crate) fn produce(version: i16, batch: Vec<u8>) -> Bytes {
+    let partition = PartitionProduceData::default().with_records(Some(Bytes::from(batch)));
     let topic = TopicProduceData::default()
         .with_name(topic())
         .with_partition_data(vec![partition]);
-    ProduceRequest::default()
+    let request = ProduceRequest::default()
         .with_transactional_id(None)
         .with_acks(-1)
-        .with_topic_data(vec![topic])
+        .with_topic_data(vec![topic]);
+    body(&request, version)
 }
 
 fn fetch() -> FetchRequest {

@@ -331,3 +331,28 @@ fn encoded(context: &RequestContext, frame: Result<Frame, String>) -> Result<Opt
         .map(Some)
         .map_err(|error| Closed::Answer { key, version, error })
 }
+
+/// One request, which may be any bytes, as a new connection without a socket would answer it.
+#[cfg(test)]
+pub(crate) async fn handle(
+    core: &Arc<Core>,
+    bytes: Bytes,
+    address: SocketAddr,
+) -> Result<Option<Frame>, String> {
+    let budget = FrameBudget::new(core.options.max_frame_bytes, 0);
+    let entrance = Entrance {
+        tls: None,
+        unknown_budget: budget.limited_to(MAX_UNKNOWN_FRAME_BYTES),
+        budget,
+    };
+    let mut connection = Connection {
+        core,
+        entrance: &entrance,
+        local: address,
+        peer: address,
+        session: core.guard.session(None),
+        known_until: Instant::now() + core.options.security.handshake_timeout,
+    };
+    let answer = connection.handle(bytes).await;
+    answer.map_err(|closed| closed.to_string())
+}

@@ -7,57 +7,23 @@
     missing_docs
 )]
 
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use devbroker::{Broker, Options};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use log::Log;
 use wire::*;
 
-/// Everything that the tests of this file log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn captured() -> Self {
-        static LOG: OnceLock<Log> = OnceLock::new();
-        LOG.get_or_init(|| {
-            let log = Log::default();
-            let writer = log.clone();
-            tracing_subscriber::fmt()
-                .with_ansi(false)
-                .with_writer(move || writer.clone())
-                .init();
-            log
-        })
-        .clone()
-    }
-
-    fn lines(&self, topic: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let wanted = format!("topic=\"{topic}\"");
-        let lines = text
-            .lines()
-            .filter(|line| line.contains("retention dropped") && line.contains(&wanted));
-        lines.map(str::to_owned).collect()
-    }
+/// The lines about what retention dropped of a topic.
+fn drops(log: &Log, topic: &str) -> Vec<String> {
+    log.lines_with(&["retention dropped", &format!("topic=\"{topic}\"")])
 }
 
 async fn topic_with(wire: &mut Wire, name: &'static str, settings: &[(&'static str, &'static str)]) {
@@ -130,12 +96,12 @@ async fn the_broker_drops_its_oldest_batches_and_says_so() {
         2 + busy.log_start_offset as u64
     );
 
-    let lines = log.lines("quiet");
+    let lines = drops(&log, "quiet");
     assert_eq!(lines.len(), 1, "{lines:?}");
     for part in ["WARN", "partition=0", "records=2", "bytes=", "log_start_offset=2"] {
         assert!(lines[0].contains(part), "{part} is missing in {}", lines[0]);
     }
-    let lines = log.lines("busy");
+    let lines = drops(&log, "busy");
     assert!(
         (1..60).contains(&lines.len()),
         "a line for many batches, not for each: {}",
@@ -163,7 +129,7 @@ async fn a_topic_has_bounds_of_its_own() {
         "{}",
         small.log_start_offset
     );
-    assert!(!log.lines("small").is_empty());
+    assert!(!drops(&log, "small").is_empty());
 
     // Of 2010, so older than a minute; the newest batch stays all the same.
     for _ in 0..3 {
