@@ -54,7 +54,8 @@ pub(crate) fn decode(key: ApiKey, version: i16, mut body: Bytes) -> (String, Byt
         SaslHandshake => SaslHandshakeResponse,
         SaslAuthenticate => SaslAuthenticateResponse, DescribeAcls => DescribeAclsResponse,
         CreateAcls => CreateAclsResponse, DeleteAcls => DeleteAclsResponse,
-        AlterConfigs => AlterConfigsResponse,
+        DescribeProducers => DescribeProducersResponse, ListTransactions => ListTransactionsResponse,
+        DescribeTransactions => DescribeTransactionsResponse, AlterConfigs => AlterConfigsResponse,
         IncrementalAlterConfigs => IncrementalAlterConfigsResponse, OffsetDelete => OffsetDeleteResponse,
     };
     (words, body)

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::batch::{self, BatchHeader, Outcome, Refusal, Sequenced};
 use crate::compaction::{self, Compacted, Pass};
 use crate::log::{Dropped, OutOfRange, PartitionLog, Read, StoredBatch};
-use crate::producers::{Producers, Verdict};
+use crate::producers::{DescribedProducer, Producers, Verdict};
 use crate::retention::{Bound, Retention};
 use crate::sync::lock;
 use crate::topic_config::{CompactionSettings, TopicConfig};
@@ -249,6 +249,8 @@ impl Partition {
         let base_offset = state.log.append(header, bytes, appended);
         if let Some(sequenced) = &header.sequenced {
             state.account(sequenced, header.transactional, ends, base_offset, appended);
+            let (producer_id, timestamp) = (sequenced.producer_id, header.max_timestamp);
+            state.producers.date(producer_id, timestamp, header.control);
         }
         self.retention.charge(length);
         for reader in &state.waiting {
@@ -299,6 +301,11 @@ impl Partition {
     /// The first batch with the largest timestamp.
     pub(crate) fn latest(&self) -> Option<StoredBatch> {
         self.state().log.latest().cloned()
+    }
+
+    /// The idempotent and transactional producers that are remembered.
+    pub(crate) fn producers(&self) -> Vec<DescribedProducer> {
+        self.state().producers.describe()
     }
 
     pub(crate) fn register(&self, reader: &Arc<Notify>) {

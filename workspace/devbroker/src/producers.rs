@@ -32,6 +32,22 @@ struct Producer {
     /// The first offset of the open transaction.
     open: Option<i64>,
     last_used: u64,
+    /// The time of its last batch or marker.
+    last_timestamp: i64,
+    has_marker: bool,
+}
+
+/// A producer as DescribeProducers tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DescribedProducer {
+    pub(crate) producer_id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) last_sequence: Option<i32>,
+    pub(crate) last_timestamp: i64,
+    /// Whether a transaction of it ended here.
+    pub(crate) has_marker: bool,
+    /// The first offset of its open transaction.
+    pub(crate) open: Option<i64>,
 }
 
 /// What to do with a batch.
@@ -140,6 +156,29 @@ impl Producers {
         self.touch(producer_id, epoch, now).open.take()
     }
 
+    /// A batch or marker with this time was appended and is remembered.
+    pub(crate) fn date(&mut self, producer_id: i64, timestamp: i64, is_marker: bool) {
+        if let Some(producer) = self.by_id.get_mut(&producer_id) {
+            producer.last_timestamp = timestamp;
+            producer.has_marker |= is_marker;
+        }
+    }
+
+    /// All that are remembered, by their ids.
+    pub(crate) fn describe(&self) -> Vec<DescribedProducer> {
+        let described = self.by_id.iter().map(|(id, producer)| DescribedProducer {
+            producer_id: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
+            last_timestamp: producer.last_timestamp,
+            has_marker: producer.has_marker,
+            open: producer.open,
+        });
+        let mut described: Vec<_> = described.collect();
+        described.sort_unstable_by_key(|producer| producer.producer_id);
+        described
+    }
+
     /// The producer, known from now on by this epoch. A new epoch begins a new numbering.
     fn touch(&mut self, producer_id: i64, epoch: i16, now: u64) -> &mut Producer {
         if !self.by_id.contains_key(&producer_id) && self.by_id.len() >= REMEMBERED_PRODUCERS {
@@ -150,6 +189,8 @@ impl Producers {
             batches: VecDeque::with_capacity(REMEMBERED_BATCHES),
             open: None,
             last_used: now,
+            last_timestamp: -1,
+            has_marker: false,
         });
         if producer.epoch != epoch {
             producer.epoch = epoch;

@@ -314,6 +314,25 @@ fn admin_request(key: ApiKey, v: i16) -> Bytes {
                 v,
             )
         }
+        ApiKey::DescribeProducers => {
+            let topic = describe_producers_request::TopicRequest::default()
+                .with_name(topic())
+                .with_partition_indexes(vec![0, 1]);
+            body(&DescribeProducersRequest::default().with_topics(vec![topic]), v)
+        }
+        ApiKey::ListTransactions => {
+            let request = ListTransactionsRequest::default()
+                .with_state_filters(vec![text("Ongoing"), text("Unknown")])
+                .with_producer_id_filters(vec![ProducerId(1)]);
+            body(&request, v)
+        }
+        ApiKey::DescribeTransactions => {
+            let ids = ["transaction", ""].map(|id| TransactionalId(text(id)));
+            body(
+                &DescribeTransactionsRequest::default().with_transactional_ids(ids.to_vec()),
+                v,
+            )
+        }
         ApiKey::OffsetDelete => {
             let topic = OffsetDeleteRequestTopic::default()
                 .with_name(topic())

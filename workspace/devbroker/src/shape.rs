@@ -116,6 +116,9 @@ fn shape(key: ApiKey) -> Option<Shape> {
         ApiKey::IncrementalAlterConfigs => Shape(1, INCREMENTAL_ALTER_CONFIGS),
         ApiKey::CreatePartitions => Shape(2, CREATE_PARTITIONS),
         ApiKey::DeleteGroups => Shape(2, DELETE_GROUPS),
+        ApiKey::DescribeProducers => Shape(0, DESCRIBE_PRODUCERS),
+        ApiKey::DescribeTransactions => Shape(0, DESCRIBE_TRANSACTIONS),
+        ApiKey::ListTransactions => Shape(0, LIST_TRANSACTIONS),
         ApiKey::OffsetDelete => Shape(i16::MAX, OFFSET_DELETE),
         ApiKey::DescribeCluster => Shape(0, DESCRIBE_CLUSTER),
         _ => return None,
@@ -352,6 +355,17 @@ const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
         always(Kind::Structs(&[always(TEXT), always(INT8), always(TEXT)])),
     ])),
     always(BOOL),
+];
+
+const DESCRIBE_PRODUCERS: &[Field] = &[always(Kind::Structs(&[always(TEXT), always(INT32S)]))];
+
+const DESCRIBE_TRANSACTIONS: &[Field] = &[always(TEXTS)];
+
+const LIST_TRANSACTIONS: &[Field] = &[
+    always(TEXTS),
+    always(Kind::Values(&INT64)),
+    since(1, INT64),
+    since(2, TEXT),
 ];
 
 const OFFSET_DELETE: &[Field] = &[
@@ -608,6 +622,11 @@ mod tests {
             ApiKey::IncrementalAlterConfigs => {
                 IncrementalAlterConfigsRequest::decode(&mut bytes, version).map(drop)
             }
+            ApiKey::DescribeProducers => DescribeProducersRequest::decode(&mut bytes, version).map(drop),
+            ApiKey::DescribeTransactions => {
+                DescribeTransactionsRequest::decode(&mut bytes, version).map(drop)
+            }
+            ApiKey::ListTransactions => ListTransactionsRequest::decode(&mut bytes, version).map(drop),
             ApiKey::OffsetDelete => OffsetDeleteRequest::decode(&mut bytes, version).map(drop),
             _ => RequestHeader::decode(&mut bytes, 2).map(drop),
         };

@@ -68,6 +68,9 @@ pub(crate) const SUPPORTED: &[Supported] = &[
     versions(ApiKey::IncrementalAlterConfigs, 0, 1),
     versions(ApiKey::OffsetDelete, 0, 0),
     versions(ApiKey::DescribeCluster, 0, 1),
+    versions(ApiKey::DescribeProducers, 0, 0),
+    versions(ApiKey::DescribeTransactions, 0, 0),
+    versions(ApiKey::ListTransactions, 0, 1),
 ];
 
 /// Whether a request of this key and version is answered.

@@ -7,6 +7,7 @@ mod acls;
 mod alter_configs;
 mod cluster;
 mod configs;
+mod describe_transactions;
 mod fetch;
 mod groups;
 mod list_offsets;
@@ -190,6 +191,21 @@ pub(crate) async fn answer(
         ApiKey::OffsetDelete => {
             context.answer(&offset_delete::delete(core, context, context.decode(body)?).await)
         }
+        ApiKey::DescribeProducers => context.answer(&describe_transactions::producers(
+            core,
+            context,
+            context.decode(body)?,
+        )),
+        ApiKey::ListTransactions => context.answer(&describe_transactions::list(
+            core,
+            context,
+            &context.decode(body)?,
+        )),
+        ApiKey::DescribeTransactions => context.answer(&describe_transactions::describe(
+            core,
+            context,
+            context.decode(body)?,
+        )),
         // The table of versions and this match name the same keys; a test sends each of them.
         other => Err(format!("{other:?} has no handler")),
     }

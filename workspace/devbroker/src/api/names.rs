@@ -8,11 +8,11 @@ use bytes::Bytes;
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiKey, CreatePartitionsRequest,
     CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
-    GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, TransactionalId,
-    TxnOffsetCommitRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest, DescribeTransactionsRequest,
+    EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -48,6 +48,35 @@ fn find(context: &RequestContext, body: Bytes) -> Result<Names, Malformed> {
         }
         ApiKey::OffsetFetch => offset_fetch(&context.decode(body)?),
         ApiKey::FindCoordinator => find_coordinator(&context.decode(body)?),
+        ApiKey::JoinGroup => group(&context.decode::<JoinGroupRequest>(body)?.group_id),
+        ApiKey::SyncGroup => group(&context.decode::<SyncGroupRequest>(body)?.group_id),
+        ApiKey::Heartbeat => group(&context.decode::<HeartbeatRequest>(body)?.group_id),
+        ApiKey::LeaveGroup => group(&context.decode::<LeaveGroupRequest>(body)?.group_id),
+        ApiKey::OffsetDelete => {
+            let request: OffsetDeleteRequest = context.decode(body)?;
+            Names {
+                topics: texts(request.topics.iter().map(|topic| &topic.name)),
+                ..group(&request.group_id)
+            }
+        }
+        ApiKey::DescribeGroups => groups(context.decode::<DescribeGroupsRequest>(body)?.groups.iter()),
+        ApiKey::DeleteGroups => groups(context.decode::<DeleteGroupsRequest>(body)?.groups_names.iter()),
+        ApiKey::InitProducerId
+        | ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::TxnOffsetCommit
+        | ApiKey::EndTxn
+        | ApiKey::DescribeTransactions => transactions(context, body)?,
+        _ => Names {
+            topics: topics(context, body)?,
+            ..Names::default()
+        },
+    })
+}
+
+/// Of the requests of transactions.
+fn transactions(context: &RequestContext, body: Bytes) -> Result<Names, Malformed> {
+    Ok(match context.key {
         ApiKey::InitProducerId => {
             let request: InitProducerIdRequest = context.decode(body)?;
             Names {
@@ -78,23 +107,14 @@ fn find(context: &RequestContext, body: Bytes) -> Result<Names, Malformed> {
             }
         }
         ApiKey::EndTxn => transaction(&context.decode::<EndTxnRequest>(body)?.transactional_id),
-        ApiKey::JoinGroup => group(&context.decode::<JoinGroupRequest>(body)?.group_id),
-        ApiKey::SyncGroup => group(&context.decode::<SyncGroupRequest>(body)?.group_id),
-        ApiKey::Heartbeat => group(&context.decode::<HeartbeatRequest>(body)?.group_id),
-        ApiKey::LeaveGroup => group(&context.decode::<LeaveGroupRequest>(body)?.group_id),
-        ApiKey::OffsetDelete => {
-            let request: OffsetDeleteRequest = context.decode(body)?;
+        ApiKey::DescribeTransactions => {
+            let request: DescribeTransactionsRequest = context.decode(body)?;
             Names {
-                topics: texts(request.topics.iter().map(|topic| &topic.name)),
-                ..group(&request.group_id)
+                transactional_ids: texts(request.transactional_ids.iter()),
+                ..Names::default()
             }
         }
-        ApiKey::DescribeGroups => groups(context.decode::<DescribeGroupsRequest>(body)?.groups.iter()),
-        ApiKey::DeleteGroups => groups(context.decode::<DeleteGroupsRequest>(body)?.groups_names.iter()),
-        _ => Names {
-            topics: topics(context, body)?,
-            ..Names::default()
-        },
+        _ => Names::default(),
     })
 }
 
@@ -140,26 +160,30 @@ fn topics(context: &RequestContext, body: Bytes) -> Result<Vec<String>, Malforme
             let request: CreatePartitionsRequest = context.decode(body)?;
             texts(request.topics.iter().map(|topic| &topic.name))
         }
+        ApiKey::DescribeProducers => {
+            let request: DescribeProducersRequest = context.decode(body)?;
+            texts(request.topics.iter().map(|topic| &topic.name))
+        }
         ApiKey::DescribeConfigs => {
-            let request: DescribeConfigsRequest = context.decode(body)?;
-            let resources = request.resources.iter();
-            let of_topics = resources.filter(|resource| resource.resource_type == RESOURCE_TOPIC);
-            texts(of_topics.map(|resource| &resource.resource_name))
+            let resources = context.decode::<DescribeConfigsRequest>(body)?.resources;
+            topics_among(resources.iter().map(|it| (it.resource_type, &it.resource_name)))
         }
         ApiKey::AlterConfigs => {
-            let request: AlterConfigsRequest = context.decode(body)?;
-            let resources = request.resources.iter();
-            let of_topics = resources.filter(|resource| resource.resource_type == RESOURCE_TOPIC);
-            texts(of_topics.map(|resource| &resource.resource_name))
+            let resources = context.decode::<AlterConfigsRequest>(body)?.resources;
+            topics_among(resources.iter().map(|it| (it.resource_type, &it.resource_name)))
         }
         ApiKey::IncrementalAlterConfigs => {
-            let request: IncrementalAlterConfigsRequest = context.decode(body)?;
-            let resources = request.resources.iter();
-            let of_topics = resources.filter(|resource| resource.resource_type == RESOURCE_TOPIC);
-            texts(of_topics.map(|resource| &resource.resource_name))
+            let resources = context.decode::<IncrementalAlterConfigsRequest>(body)?.resources;
+            topics_among(resources.iter().map(|it| (it.resource_type, &it.resource_name)))
         }
         _ => Vec::new(),
     })
+}
+
+/// The topics among the resources that have settings.
+fn topics_among<'a>(resources: impl Iterator<Item = (i8, &'a StrBytes)>) -> Vec<String> {
+    let topics = resources.filter(|(kind, _)| *kind == RESOURCE_TOPIC);
+    texts(topics.map(|(_, name)| name))
 }
 
 fn offset_fetch(request: &OffsetFetchRequest) -> Names {
@@ -233,6 +257,7 @@ mod tests {
             ApiKey::ApiVersions,
             ApiKey::DescribeCluster,
             ApiKey::ListGroups,
+            ApiKey::ListTransactions,
             ApiKey::SaslHandshake,
             ApiKey::SaslAuthenticate,
             ApiKey::DescribeAcls,

@@ -38,6 +38,20 @@ pub(crate) enum State {
     Completed(Outcome),
 }
 
+impl State {
+    /// As Kafka names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Ongoing { .. } => "Ongoing",
+            Self::Prepared(Outcome::Commit) => "PrepareCommit",
+            Self::Prepared(Outcome::Abort) => "PrepareAbort",
+            Self::Completed(Outcome::Commit) => "CompleteCommit",
+            Self::Completed(Outcome::Abort) => "CompleteAbort",
+        }
+    }
+}
+
 /// One transactional id and its current or last transaction.
 #[derive(Debug, Clone)]
 pub(crate) struct Transaction {
@@ -97,6 +111,18 @@ impl Coordinator {
             max_ids,
             max_timeout,
         }
+    }
+
+    /// What is known of a transactional id.
+    pub(crate) fn get(&self, id: &str) -> Option<&Transaction> {
+        self.by_id.get(id)
+    }
+
+    /// All transactional ids.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Transaction)> {
+        self.by_id
+            .iter()
+            .map(|(id, transaction)| (id.as_str(), transaction))
     }
 
     /// Gives the id to the producer that asks. `claimed` is who the producer says that it is, where it

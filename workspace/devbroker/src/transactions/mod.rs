@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kafka_protocol::error::ResponseError;
 use tokio::sync::Notify;
 
-pub(crate) use coordinator::{Coordinator, Ended, Ending, Identity, Initialised};
+pub(crate) use coordinator::{Coordinator, Ended, Ending, Identity, Initialised, Transaction};
 
 use crate::clock::Moment;
 use crate::core::Core;

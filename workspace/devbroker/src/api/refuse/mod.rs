@@ -75,6 +75,11 @@ pub(crate) fn refuse(
         ApiKey::AddOffsetsToTxn => context.answer(&transactions::add_offsets(code)),
         ApiKey::TxnOffsetCommit => context.answer(&transactions::commit_offsets(context.decode(body)?, code)),
         ApiKey::EndTxn => context.answer(&transactions::end(code)),
+        ApiKey::DescribeProducers => {
+            context.answer(&records::describe_producers(context.decode(body)?, code))
+        }
+        ApiKey::ListTransactions => context.answer(&transactions::list(code)),
+        ApiKey::DescribeTransactions => context.answer(&transactions::describe(context.decode(body)?, code)),
         ApiKey::SaslHandshake => context.answer(&security::handshake(code)),
         ApiKey::SaslAuthenticate => context.answer(&security::authenticate(code)),
         ApiKey::DescribeAcls => context.answer(&security::describe_acls(code)),

@@ -5,6 +5,7 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
+use kafka_protocol::messages::describe_producers_response::{PartitionResponse, TopicResponse};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -14,9 +15,9 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{
 };
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    DeleteRecordsRequest, DeleteRecordsResponse, FetchRequest, FetchResponse, ListOffsetsRequest,
-    ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest,
-    ProduceResponse,
+    DeleteRecordsRequest, DeleteRecordsResponse, DescribeProducersRequest, DescribeProducersResponse,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
 };
 
 use super::super::{Answer, Malformed, RequestContext};
@@ -119,4 +120,20 @@ pub(super) fn delete(request: DeleteRecordsRequest, code: i16) -> DeleteRecordsR
             .with_partitions(partitions)
     });
     DeleteRecordsResponse::default().with_topics(topics.collect())
+}
+
+pub(super) fn describe_producers(request: DescribeProducersRequest, code: i16) -> DescribeProducersResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partition_indexes.iter().map(|index| {
+            PartitionResponse::default()
+                .with_partition_index(*index)
+                .with_error_code(code)
+                .with_error_message(None)
+        });
+        let partitions = partitions.collect();
+        TopicResponse::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
+    });
+    DescribeProducersResponse::default().with_topics(topics.collect())
 }

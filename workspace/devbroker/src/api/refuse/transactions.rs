@@ -3,12 +3,14 @@
 use kafka_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnTopicResult,
 };
+use kafka_protocol::messages::describe_transactions_response::TransactionState;
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, EndTxnResponse,
-    InitProducerIdResponse, ProducerId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+    AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
+    DescribeTransactionsRequest, DescribeTransactionsResponse, EndTxnResponse, InitProducerIdResponse,
+    ListTransactionsResponse, ProducerId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 
 pub(super) fn init_producer_id(code: i16) -> InitProducerIdResponse {
@@ -54,4 +56,17 @@ pub(super) fn commit_offsets(request: TxnOffsetCommitRequest, code: i16) -> TxnO
 
 pub(super) fn end(code: i16) -> EndTxnResponse {
     EndTxnResponse::default().with_error_code(code)
+}
+
+pub(super) fn list(code: i16) -> ListTransactionsResponse {
+    ListTransactionsResponse::default().with_error_code(code)
+}
+
+pub(super) fn describe(request: DescribeTransactionsRequest, code: i16) -> DescribeTransactionsResponse {
+    let states = request.transactional_ids.into_iter().map(|id| {
+        TransactionState::default()
+            .with_transactional_id(id)
+            .with_error_code(code)
+    });
+    DescribeTransactionsResponse::default().with_transaction_states(states.collect())
 }
