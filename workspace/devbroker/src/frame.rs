@@ -1,7 +1,9 @@
 //! Frames on the wire: a length of four bytes, then a request or a response.
 //!
-//! Reading never trusts the length: it is compared with the limit before a byte is stored, memory
-//! is taken from a budget that all connections share, and the buffer grows with what arrives.
+//! Reading never trusts the length: it is compared with the limit before a byte is stored, and the
+//! buffer grows with what arrives. What is longer than a first piece takes its memory from a budget
+//! that all connections share, and not before that piece is here: who announces much and sends
+//! nothing holds up nobody.
 //! Writing keeps record batches as the handles that the log gave, so that they go from the log to
 //! the socket without a copy in between.
 
@@ -15,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Segments below this are copied into the neighbouring bytes: a copy is cheaper than a segment.
 const INLINE_BYTES: usize = 4 * 1024;
-/// The first reservation for a request; it doubles as bytes arrive.
+/// The first reservation for a request, which each connection may have beside the budget; it doubles
+/// as bytes arrive.
 const FIRST_RESERVATION_BYTES: usize = 64 * 1024;
 /// The unit of the memory budget.
 const BUDGET_UNIT_BYTES: u32 = 1024;
@@ -51,7 +54,7 @@ pub(crate) struct FrameBudget {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 impl FrameBudget {
@@ -104,19 +107,19 @@ impl FrameBudget {
         }
     }
 
-    /// The request itself. Waits while other requests hold the memory.
+    /// The request itself. A long one waits while other requests hold the memory.
     pub(crate) async fn read_body<R>(&self, socket: &mut R, length: u32) -> Result<Request, FrameError>
     where
         R: AsyncRead + Unpin,
     {
-        let units = (length / BUDGET_UNIT_BYTES + 1).min(self.all_units);
-        let share = Arc::clone(&self.units).acquire_many_owned(units).await;
-        // The semaphore is never closed; were it, the connection would end like any broken one.
-        let share = share.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         let whole = length as usize;
+        let mut share = None;
         let mut bytes = BytesMut::with_capacity(whole.min(FIRST_RESERVATION_BYTES));
         while bytes.len() < whole {
             if bytes.len() == bytes.capacity() {
+                if share.is_none() {
+                    share = Some(self.share(length).await?);
+                }
                 bytes.reserve((whole - bytes.len()).min(bytes.len()));
             }
             let missing = whole - bytes.len();
@@ -131,6 +134,14 @@ impl FrameBudget {
             bytes: bytes.freeze(),
             _share: share,
         })
+    }
+
+    /// All of a request's memory at once, so that two half-read requests never wait for each other.
+    async fn share(&self, length: u32) -> Result<OwnedSemaphorePermit, FrameError> {
+        let units = (length / BUDGET_UNIT_BYTES + 1).min(self.all_units);
+        let share = Arc::clone(&self.units).acquire_many_owned(units).await;
+        // The semaphore is never closed; were it, the connection would end like any broken one.
+        share.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
     }
 }
 
@@ -306,10 +317,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_memory_of_a_request_comes_back_when_it_was_handled() {
-        let budget = FrameBudget::new(10_000, 0);
+        let budget = FrameBudget::new(100_000, 0);
         let all = budget.units.available_permits();
-        let mut sent = 8_000_i32.to_be_bytes().to_vec();
-        sent.extend(std::iter::repeat_n(0, 8_000));
+        let mut sent = 80_000_i32.to_be_bytes().to_vec();
+        sent.extend(std::iter::repeat_n(0, 80_000));
         let mut socket = &sent[..];
         let length = budget.read_length(&mut socket).await.unwrap().unwrap();
         let request = budget.read_body(&mut socket, length).await.unwrap();

@@ -44,8 +44,8 @@ pub struct Options {
     pub max_message_bytes: u32,
     /// The largest request; a longer length prefix closes the connection before a byte is stored.
     pub max_frame_bytes: u32,
-    /// Memory for requests that are being read or handled, over all connections. At least
-    /// `max_frame_bytes` is used.
+    /// Memory for requests that are being read or handled and are longer than 64 KiB, over all
+    /// connections. At least `max_frame_bytes` is used.
     pub max_request_memory_bytes: u32,
     /// The most records that one Fetch answer carries, in bytes.
     pub max_fetch_bytes: u32,

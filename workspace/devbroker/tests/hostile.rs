@@ -125,6 +125,25 @@ async fn each_kind_of_nonsense_has_a_line_that_says_what_it_was() {
 }
 
 #[tokio::test]
+async fn who_announces_much_and_sends_nothing_holds_up_nobody() {
+    let broker = broker().await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::connect(&broker).await;
+        wire.stream
+            .write_all(&100_000_000_u32.to_be_bytes())
+            .await
+            .unwrap();
+        silent.push(wire);
+    }
+    works(&broker).await;
+    // Long enough to need a share of the memory too.
+    let mut wire = Wire::connect(&broker).await;
+    let answer = wire.produce("orders", batch(1, &[7; 500_000], 0, PLAIN)).await;
+    assert_eq!(answer.error_code, 0);
+}
+
+#[tokio::test]
 async fn a_thousand_idle_connections_and_gigabytes_that_never_come_cost_little() {
     let broker = broker().await;
     let before = resident_kb();
