@@ -36,7 +36,9 @@ const LITERAL: i8 = 3;
 const PREFIXED: i8 = 4;
 const READ: i8 = 3;
 const WRITE: i8 = 4;
+const DELETE: i8 = 6;
 const DESCRIBE: i8 = 8;
+const ALTER_CONFIGS: i8 = 11;
 const ALLOW: i8 = 3;
 
 const TOPIC_DENIED: i16 = 29;
@@ -171,9 +173,16 @@ async fn topics_are_hidden_and_closed_without_the_right_to_them() {
             TOPIC_DENIED,
             "{name}"
         );
+        assert_eq!(describe_producers(&mut app, name).await, TOPIC_DENIED, "{name}");
+        assert_eq!(
+            alter_configs(&mut app, TOPIC, name).await,
+            [TOPIC_DENIED; 2],
+            "{name}"
+        );
         assert_eq!(change_topics(&mut app, name).await, [TOPIC_DENIED; 4], "{name}");
     }
     assert_eq!(describe_configs(&mut app, BROKER, "1").await, CLUSTER_DENIED);
+    assert_eq!(alter_configs(&mut app, BROKER, "1").await, [CLUSTER_DENIED; 2]);
 
     allow(&mut admin, TOPIC, PREFIXED, "t-se", WRITE).await;
     assert_eq!(produce(&mut app, "t-seen").await, 0);
@@ -183,6 +192,10 @@ async fn topics_are_hidden_and_closed_without_the_right_to_them() {
     assert_eq!(init_producer_id(&mut app, None).await, 0);
     allow(&mut admin, TOPIC, LITERAL, "t-seen", READ).await;
     assert_eq!(fetch(&mut app, "t-seen").await, 0);
+    assert_eq!(describe_producers(&mut app, "t-seen").await, 0);
+    assert_eq!(alter_configs(&mut app, TOPIC, "t-seen").await, [TOPIC_DENIED; 2]);
+    allow(&mut admin, TOPIC, LITERAL, "t-seen", ALTER_CONFIGS).await;
+    assert_eq!(alter_configs(&mut app, TOPIC, "t-seen").await, [0; 2]);
 }
 
 #[tokio::test]
@@ -222,6 +235,11 @@ async fn groups_are_hidden_and_closed_without_the_right_to_them() {
             GROUP_DENIED,
             "{name}"
         );
+        assert_eq!(
+            offset_delete(&mut app, name, "g-topic").await,
+            GROUP_DENIED,
+            "{name}"
+        );
         let request = DeleteGroupsRequest::default().with_groups_names(vec![group(name)]);
         assert_eq!(
             app.call(2, &request).await.results[0].error_code,
@@ -258,6 +276,10 @@ async fn groups_are_hidden_and_closed_without_the_right_to_them() {
     allow(&mut admin, GROUP, LITERAL, "g-seen", READ).await;
     assert_eq!(offset_commit(&mut app, "g-seen", "g-topic").await, 0);
     assert_eq!(offset_commit(&mut app, "g-seen", "g-other").await, TOPIC_DENIED);
+    assert_eq!(offset_delete(&mut app, "g-seen", "g-topic").await, GROUP_DENIED);
+    allow(&mut admin, GROUP, LITERAL, "g-seen", DELETE).await;
+    assert_eq!(offset_delete(&mut app, "g-seen", "g-topic").await, 0);
+    assert_eq!(offset_delete(&mut app, "g-seen", "g-other").await, TOPIC_DENIED);
 }
 
 #[tokio::test]
@@ -267,7 +289,12 @@ async fn transactional_ids_are_closed_without_the_right_to_them() {
     create(&mut admin, "x-topic").await;
     create(&mut admin, "x-other").await;
     allow(&mut admin, TRANSACTIONAL_ID, LITERAL, "x-seen", DESCRIBE).await;
+    for name in ["x-seen", "x-hidden"] {
+        assert_eq!(init_producer_id(&mut admin, Some(name)).await, 0);
+    }
+    assert_eq!(listed_transactions(&mut app, "x-").await, ["x-seen"]);
     for (name, describe) in [("x-seen", 0), ("x-hidden", ID_DENIED)] {
+        assert_eq!(describe_transaction(&mut app, name).await, describe, "{name}");
         assert_eq!(find_coordinator(&mut app, 1, name).await, describe, "{name}");
         assert_eq!(init_producer_id(&mut app, Some(name)).await, ID_DENIED, "{name}");
         let added = add_partitions(&mut app, name, &["x-topic"]).await;

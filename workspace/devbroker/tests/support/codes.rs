@@ -15,6 +15,9 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
@@ -203,6 +206,60 @@ pub async fn describe_configs(wire: &mut Wire, resource: i8, name: &str) -> i16 
         .with_configuration_keys(None);
     let request = DescribeConfigsRequest::default().with_resources(vec![wanted]);
     wire.call(4, &request).await.results[0].error_code
+}
+
+pub async fn alter_configs(wire: &mut Wire, resource: i8, name: &str) -> [i16; 2] {
+    let incremental = incremental_alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(resource)
+        .with_resource_name(text(name));
+    let incremental = IncrementalAlterConfigsRequest::default().with_resources(vec![incremental]);
+    let whole = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(resource)
+        .with_resource_name(text(name));
+    let whole = AlterConfigsRequest::default().with_resources(vec![whole]);
+    [
+        wire.call(1, &incremental).await.responses[0].error_code,
+        wire.call(2, &whole).await.responses[0].error_code,
+    ]
+}
+
+/// The code of the group, or else that of the partition.
+pub async fn offset_delete(wire: &mut Wire, group_name: &str, name: &str) -> i16 {
+    let wanted = OffsetDeleteRequestTopic::default()
+        .with_name(topic(name))
+        .with_partitions(vec![OffsetDeleteRequestPartition::default()]);
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(group(group_name))
+        .with_topics(vec![wanted]);
+    let answer = wire.call(0, &request).await;
+    if answer.error_code != 0 {
+        return answer.error_code;
+    }
+    answer.topics[0].partitions[0].error_code
+}
+
+pub async fn describe_producers(wire: &mut Wire, name: &str) -> i16 {
+    let wanted = describe_producers_request::TopicRequest::default()
+        .with_name(topic(name))
+        .with_partition_indexes(vec![0]);
+    let request = DescribeProducersRequest::default().with_topics(vec![wanted]);
+    wire.call(0, &request).await.topics[0].partitions[0].error_code
+}
+
+pub async fn describe_transaction(wire: &mut Wire, id_name: &str) -> i16 {
+    let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![id(id_name)]);
+    wire.call(0, &request).await.transaction_states[0].error_code
+}
+
+/// The transactional ids with this prefix that the client sees.
+pub async fn listed_transactions(wire: &mut Wire, prefix: &str) -> Vec<String> {
+    let request = ListTransactionsRequest::default().with_duration_filter(-1);
+    let answer = wire.call(1, &request).await;
+    let states = answer.transaction_states.iter();
+    let names = states.map(|state| state.transactional_id.to_string());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
+    names.sort();
+    names
 }
 
 pub async fn change_topics(wire: &mut Wire, name: &str) -> [i16; 4] {
