@@ -250,8 +250,10 @@ fn check_extent(bytes: &[u8]) -> Result<(), Refusal> {
     if whole > bytes.len() {
         return invalid("the batch is longer than the bytes that carry it");
     }
-    if *magic != 2 {
-        return invalid("only record batches of magic 2 are accepted");
+    match *magic {
+        2 => {}
+        0 | 1 => return invalid("only record batches of magic 2 are accepted"),
+        unknown => return corrupt(format!("magic `{unknown}` is no format of record batches")),
     }
     if whole < bytes.len() {
         return invalid("a produce request may carry one batch per partition");

@@ -1,7 +1,8 @@
 //! The offsets that one group committed.
 //!
 //! Those that were committed in a transaction are held beside the others, by producer, until the
-//! transaction ends: then they replace them, or are dropped. Until then a partition is *unstable*.
+//! transaction ends: then they replace those that came before them, or are dropped. Until then a
+//! partition is *unstable*.
 //!
 //! Pure.
 
@@ -25,36 +26,58 @@ pub(crate) struct PartitionOffset {
     pub(crate) committed: Committed,
 }
 
+/// A position, and how many came before it.
+#[derive(Debug)]
+struct Placed {
+    order: u64,
+    committed: Committed,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    by_topic: BTreeMap<String, BTreeMap<i32, Committed>>,
+    by_topic: BTreeMap<String, BTreeMap<i32, Placed>>,
     /// Held for open transactions, by producer id.
-    held: BTreeMap<i64, BTreeMap<(String, i32), Committed>>,
+    held: BTreeMap<i64, BTreeMap<(String, i32), Placed>>,
+    /// How many positions came.
+    count: u64,
 }
 
 impl Offsets {
     pub(crate) fn commit(&mut self, offset: PartitionOffset) {
+        let placed = self.placed(offset.committed);
         self.by_topic
             .entry(offset.topic)
             .or_default()
-            .insert(offset.partition, offset.committed);
+            .insert(offset.partition, placed);
     }
 
     /// Keeps a position until the transaction of this producer ends.
     pub(crate) fn hold(&mut self, producer_id: i64, offset: PartitionOffset) {
+        let placed = self.placed(offset.committed);
         let held = self.held.entry(producer_id).or_default();
-        held.insert((offset.topic, offset.partition), offset.committed);
+        held.insert((offset.topic, offset.partition), placed);
     }
 
-    /// The transaction of this producer ended.
+    fn placed(&mut self, committed: Committed) -> Placed {
+        self.count += 1;
+        Placed {
+            order: self.count,
+            committed,
+        }
+    }
+
+    /// The transaction of this producer ended. A position that came before the one that counts now
+    /// does not replace it.
     pub(crate) fn end_transaction(&mut self, producer_id: i64, outcome: Outcome) {
         let held = self.held.remove(&producer_id).unwrap_or_default();
-        if outcome == Outcome::Commit {
-            for ((topic, partition), committed) in held {
-                self.by_topic
-                    .entry(topic)
-                    .or_default()
-                    .insert(partition, committed);
+        if outcome == Outcome::Abort {
+            return;
+        }
+        for ((topic, partition), placed) in held {
+            let partitions = self.by_topic.entry(topic).or_default();
+            let known = partitions.get(&partition);
+            if known.is_none_or(|known| known.order < placed.order) {
+                partitions.insert(partition, placed);
             }
         }
     }
@@ -66,7 +89,8 @@ impl Offsets {
     }
 
     pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Committed> {
-        self.by_topic.get(topic)?.get(&partition)
+        let placed = self.by_topic.get(topic)?.get(&partition)?;
+        Some(&placed.committed)
     }
 
     /// The partitions with a committed position, sorted.
@@ -139,6 +163,21 @@ mod tests {
         offsets.end_transaction(2, Outcome::Abort);
         assert_eq!((committed(&offsets, 0), committed(&offsets, 1)), (Some(10), None));
         assert!(!offsets.is_unstable("orders", 0) && !offsets.is_unstable("orders", 1));
+    }
+
+    #[test]
+    fn the_position_that_came_last_counts_whenever_transactions_end() {
+        let mut offsets = Offsets::default();
+        offsets.hold(1, position(0, 10));
+        offsets.hold(2, position(0, 20));
+        offsets.end_transaction(2, Outcome::Commit);
+        offsets.end_transaction(1, Outcome::Commit);
+        assert_eq!(committed(&offsets, 0), Some(20));
+        offsets.hold(1, position(0, 30));
+        offsets.commit(position(0, 5));
+        assert!(offsets.is_unstable("orders", 0));
+        offsets.end_transaction(1, Outcome::Commit);
+        assert_eq!(committed(&offsets, 0), Some(5));
     }
 
     #[test]

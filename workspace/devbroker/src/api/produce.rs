@@ -18,6 +18,8 @@ use crate::transactions::Identity;
 const MAX_AHEAD_MS: i64 = 3_600_000;
 /// The first version that may carry zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
+/// The first version whose clients know TRANSACTION_ABORTABLE (KIP-890).
+const ABORTABLE_SINCE: i16 = 11;
 
 pub(super) fn produce(
     core: &Core,
@@ -113,7 +115,7 @@ fn append(
         .map_err(|_deleted| unknown())?;
     let appended = match appended {
         Some(appended) => appended?,
-        None => append_first(core, &partition, id, &header, bytes)?.ok_or_else(unknown)?,
+        None => append_first(core, context, &partition, id, &header, bytes)?.ok_or_else(unknown)?,
     };
     if appended.duplicate {
         core.counters.duplicate_batches.add(1);
@@ -149,6 +151,7 @@ fn check_keys(header: &BatchHeader, bytes: &[u8]) -> Result<(), Refusal> {
 /// part of it. `None` where the topic is gone.
 fn append_first(
     core: &Core,
+    context: &RequestContext,
     partition: &Partition,
     id: Option<&TransactionalId>,
     header: &BatchHeader,
@@ -165,7 +168,7 @@ fn append_first(
     let appended = core.transactions.while_open(id, identity, &place, || {
         partition.append(header, bytes, Membership::Verified)
     });
-    match appended.map_err(|error| not_in_transaction(error, id, &place))? {
+    match appended.map_err(|error| not_in_transaction(error, context, id, &place))? {
         Ok(Some(appended)) => appended.map(Some),
         Ok(None) | Err(_) => Ok(None),
     }
@@ -177,7 +180,12 @@ fn nameless() -> Refusal {
 }
 
 /// What a producer hears whose batch is in no transaction of its own, in the words of Kafka.
-fn not_in_transaction(error: ResponseError, id: &TransactionalId, place: &(String, i32)) -> Refusal {
+fn not_in_transaction(
+    error: ResponseError,
+    context: &RequestContext,
+    id: &TransactionalId,
+    place: &(String, i32),
+) -> Refusal {
     let (topic, partition) = place;
     let message = format!(
         "the transaction of `{}` does not take this batch in partition {partition} of `{topic}`: {error:?}",
@@ -187,6 +195,9 @@ fn not_in_transaction(error: ResponseError, id: &TransactionalId, place: &(Strin
         ResponseError::ProducerFenced => ResponseError::InvalidProducerEpoch,
         // The client is to try again; this code is one on which it does.
         ResponseError::ConcurrentTransactions => ResponseError::NotEnoughReplicas,
+        ResponseError::InvalidTxnState if context.version >= ABORTABLE_SINCE => {
+            ResponseError::TransactionAbortable
+        }
         other => other,
     };
     Refusal::new(error, message)

@@ -287,7 +287,12 @@ async fn hold(
     };
     core.transactions
         .coordinator()
-        .check_group(&request.transactional_id, identity, &request.group_id)?;
+        .check_group(&request.transactional_id, identity, &request.group_id)
+        .map_err(|error| match error {
+            // Kafka's groups know of no other name for it, in any version.
+            ResponseError::ProducerFenced => ResponseError::InvalidProducerEpoch,
+            other => other,
+        })?;
     let speaker = speaker(
         &request.member_id,
         request.group_instance_id.as_ref(),

@@ -59,7 +59,8 @@ pub(crate) struct Transaction {
     /// The producer id before the epochs of it were used up.
     previous_producer_id: i64,
     pub(crate) epoch: i16,
-    /// The epoch before the last bump that the producer asked for itself; its repeat is answered alike.
+    /// The epoch before the last bump, unless another instance asked for that: its owner may ask for a
+    /// new epoch, and asking again is answered alike.
     last_epoch: i16,
     pub(crate) timeout: Duration,
     pub(crate) state: State,
@@ -393,10 +394,11 @@ impl Transaction {
         }
     }
 
-    /// Aborts the transaction over the head of its producer, which is fenced by the new epoch.
+    /// Aborts the transaction over the head of its producer, which is fenced by the new epoch until it
+    /// is initialised again: it may name its old epoch for that, unless another instance came first.
     fn fence(&mut self, id: &str) -> Ending {
+        self.last_epoch = self.epoch;
         self.epoch = self.epoch.saturating_add(1);
-        self.last_epoch = NO_EPOCH;
         self.prepare(id, Outcome::Abort)
     }
 }

@@ -223,6 +223,25 @@ fn a_producer_that_goes_on_after_an_error_keeps_its_id() {
 }
 
 #[test]
+fn a_producer_whose_transaction_was_aborted_may_name_its_old_epoch() {
+    let mut scene = Scene::new();
+    let old = scene.ready(ID);
+    scene.add(old, 0).unwrap();
+    let aborting = scene.initialise(ID, Some(old));
+    assert!(matches!(aborting, Ok(Initialised::Aborting(_))));
+    scene.coordinator.complete(ID);
+    let Ok(Initialised::Ready(renewed)) = scene.initialise(ID, Some(old)) else {
+        panic!("fenced by itself");
+    };
+    assert_eq!(renewed.epoch, old.epoch + 1);
+    scene.add(renewed, 0).unwrap();
+    assert_eq!(scene.coordinator.expire(TIMEOUT + SECOND).len(), 1);
+    scene.coordinator.complete(ID);
+    let again = scene.initialise(ID, Some(renewed));
+    assert!(matches!(again, Ok(Initialised::Ready(_))), "{again:?}");
+}
+
+#[test]
 fn when_the_epochs_are_used_up_a_new_producer_id_begins() {
     let mut scene = Scene::new();
     let mut identity = scene.ready(ID);
