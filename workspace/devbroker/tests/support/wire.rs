@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct Wire {
     pub stream: TcpStream,
@@ -68,6 +68,7 @@ impl Wire {
         Self::to(&broker.address().to_string()).await
     }
 
+    /// A connection to a broker of either kind, `host:port`.
     pub async fn to(address: &str) -> Self {
         Self {
             stream: TcpStream::connect(address).await.unwrap(),
