@@ -1,9 +1,9 @@
 //! Groups and transactions as an administrator sees them.
 
-use kafka_protocol::messages::JoinGroupResponse;
+use kafka_protocol::messages::{JoinGroupResponse, ListTransactionsRequest, ProducerId};
 
 use crate::batches::Batch;
-use crate::client::{Client, Joined, Member, error};
+use crate::client::{Client, Joined, Member, error, text};
 use crate::scenarios;
 use crate::stage::Stage;
 use crate::transactions::producer;
@@ -14,6 +14,7 @@ scenarios! {
     groups_are_deleted: "A group with members is not deleted; an empty one takes its offsets with it.";
     offsets_of_a_group_are_deleted: "OffsetDelete spares topics that the group reads now.";
     the_states_of_a_transaction: "A transactional id is described and listed as empty, ongoing, and complete.";
+    transactions_are_filtered: "By state, by producer id, and by how long they run; unknown states are named.";
     the_producers_of_a_partition: "DescribeProducers shows sequence, epoch and open transaction of each producer.";
 }
 
@@ -179,6 +180,44 @@ async fn until_complete(client: &mut Client, id: &str) {
         assert!(
             std::time::Instant::now() < deadline,
             "the transaction never completes"
+        );
+    }
+}
+
+async fn transactions_are_filtered(stage: &mut Stage) {
+    let topic = stage.topic(1).await;
+    let mut client = stage.client().await;
+    let a = producer(stage, &mut client, "A").await;
+    client.add(&a, &topic).await;
+    let own = || ListTransactionsRequest::default().with_duration_filter(-1);
+    let states = |states: &[&str]| own().with_state_filters(states.iter().map(|state| text(state)).collect());
+    let producers =
+        |ids: &[i64]| own().with_producer_id_filters(ids.iter().map(|id| ProducerId(*id)).collect());
+    let cases = [
+        ("ongoing", states(&["Ongoing"])),
+        ("empty", states(&["Empty"])),
+        ("ongoing or unknown", states(&["Ongoing", "Sleeping"])),
+        ("unknown", states(&["Sleeping"])),
+        ("its producer id", producers(&[a.producer_id])),
+        ("another producer id", producers(&[a.producer_id + 1_000_000])),
+        ("running for 0 ms", own().with_duration_filter(0)),
+        ("running for an hour", own().with_duration_filter(3_600_000)),
+    ];
+    // It must have run for a while.
+    client
+        .produce_in(&a.transactional_id, &topic, 0, &a.batch(&["x"], 0))
+        .await;
+    for (what, request) in cases {
+        let answer = client.call(1, &request).await;
+        let mut listed = answer.transaction_states.iter();
+        let is_listed = listed.any(|listed| *listed.transactional_id.0 == *a.transactional_id);
+        let unknown = answer.unknown_state_filters.iter().map(|state| state.as_str());
+        stage.note(
+            what,
+            format!(
+                "listed {is_listed}, unknown states {:?}",
+                unknown.collect::<Vec<_>>()
+            ),
         );
     }
 }

@@ -9,11 +9,11 @@
 //! ```
 //!
 //! on a broker that `scripts/kafka start` runs, and both engines are compared to them: devbroker
-//! always, Kafka where `ORDERFLOW_TEST_BROKER` names one. (`scripts/test` chooses the tests that run
-//! a second time on real Kafka by the word TestBroker.) `ORDERFLOW_SCENARIO` runs only the scenarios
+//! always, Kafka where `ORDERFLOW_TEST_BROKER` names one. `ORDERFLOW_SCENARIO` runs only the scenarios
 //! whose names contain it. Where devbroker differs on purpose, the scenario says so and why.
 //!
-//! - `stage`, `engine`, `record`: what a scenario is, runs on, and is compared to.
+//! - `stage`, `engine`, `record`, `documentation`: what a scenario is, runs on, is compared to, and where
+//!   it is told of.
 //! - `client`, `batches`: the protocol in the words of the scenarios.
 //! - the others: the scenarios, one module per family.
 #![allow(
@@ -28,6 +28,7 @@ mod admin;
 mod batches;
 mod client;
 mod compaction;
+mod documentation;
 mod engine;
 mod fetch;
 mod groups;
@@ -76,3 +77,8 @@ families!(
     admin,
     listings,
 );
+
+#[test]
+fn the_documentation_has_every_scenario() {
+    documentation::check(FAMILIES);
+}

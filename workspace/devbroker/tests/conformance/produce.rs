@@ -19,7 +19,7 @@ scenarios! {
     unknown_topics_and_partitions: "Producing to what does not exist.";
     a_key_is_needed_in_a_compacted_topic: "A compacted topic refuses records without a key.";
     the_last_five_batches_are_remembered: "A repeat of one of the last five batches is acknowledged with its offset and not appended.";
-    an_older_repeat_is_refused: "What is older than the last five batches is DUPLICATE_SEQUENCE_NUMBER or out of order.";
+    an_older_repeat_is_refused: "What is older than the last five batches is out of order.";
     a_repeat_must_be_the_same_batch: "A batch that overlaps a known one without being it is out of order.";
     a_gap_in_the_sequence: "A sequence that leaves a gap is refused, and the right one is taken after it.";
     a_new_producer_may_start_anywhere: "The first batch of an unknown producer may have any sequence.";
