@@ -17,6 +17,7 @@ use std::sync::Arc;
 pub use config::Config;
 use docstore::{StoreError, StoreErrorKind};
 use service::{Exit, Process, ServiceInfo};
+use stream::Repeats;
 use stream::worker::{Surroundings, WorkerSpec, run_sink};
 
 /// What this service is called, and where its admin server listens by default.
@@ -49,6 +50,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         group: config.analytics.group,
         inputs,
         outputs: Vec::new(),
+        // Its store keeps the first occurrence by itself.
+        repeats: Repeats::Count,
     };
     let surroundings = Surroundings {
         process,

@@ -14,6 +14,7 @@ pub mod screen;
 
 pub use config::Config;
 use service::{Exit, Process, ServiceInfo};
+use stream::Repeats;
 use stream::worker::{Surroundings, WorkerSpec, run_handler};
 
 /// What this service is called, and where its admin server listens by default.
@@ -37,6 +38,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         group: config.fraud.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.fraud_alerts],
+        repeats: Repeats::End,
     };
     let surroundings = Surroundings {
         process,

@@ -22,6 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use config::Config;
 use domain::EventTime;
 use service::{Exit, Process, ServiceInfo};
+use stream::Repeats;
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent};
 
 /// What this service is called, and where its admin server listens by default.
@@ -41,6 +42,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         group: config.payment.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.payments],
+        repeats: Repeats::EndOrDeadLetter,
     };
     let gateway = simulated::SimulatedGateway::new(config.payment.simulated);
     let settle = settle::Settle::new(gateway, config.orders.default_currency, now);

@@ -22,6 +22,17 @@ pub trait Outputs {
     fn send(&mut self, topic: OutputTopic, key: &[u8], value: &[u8]);
 }
 
+/// What becomes of a record with the key of an earlier one, which has had its effect or is in work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// Keys may repeat: every record has its own effect.
+    Count,
+    /// A key names one thing, and the first record with it counts: a repeat ends without an effect.
+    End,
+    /// As `End`; but a repeat with other content becomes a dead letter, so that somebody looks.
+    EndOrDeadLetter,
+}
+
 /// An output that a concurrent handler computed; it keeps the partition of its input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRecord {

@@ -13,8 +13,8 @@
 //! - [`handler`], [`record`], [`failure`]: what a worker supplies, sees and answers.
 //! - `pump`: the consume loop; `source` is the seam behind which records come from, `stage` the three
 //!   shapes of work, `unit_of_work` what is sent and committed together, `takeover` what a dead worker
-//!   left open, `dead_letter` the headers of one.
-//! - [`ledger`], [`budget`], [`backoff`], [`position`]: the pure parts.
+//!   left open, `restore` what a new owner has to know of repeats, `dead_letter` the headers of one.
+//! - [`ledger`], [`budget`], [`seen`], [`backoff`], [`position`]: the pure parts.
 //! - [`publisher`], [`admin`], [`reader`]: publishing with an answer, questions to a cluster, whole topics.
 //! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
 //! - `ffi`: the client, and all unsafe code.
@@ -31,6 +31,7 @@ pub mod position;
 pub mod publisher;
 pub mod reader;
 pub mod record;
+pub mod seen;
 pub mod settings;
 pub mod worker;
 
@@ -38,6 +39,7 @@ mod dead_letter;
 #[allow(unsafe_code)]
 mod ffi;
 mod pump;
+mod restore;
 mod source;
 mod stage;
 mod takeover;
@@ -45,7 +47,7 @@ mod unit_of_work;
 
 pub use error::StreamError;
 pub use failure::Failure;
-pub use handler::{ConcurrentHandler, Handler, OutputRecord, OutputTopic, Outputs, Sink};
+pub use handler::{ConcurrentHandler, Handler, OutputRecord, OutputTopic, Outputs, Repeats, Sink};
 pub use position::{Offset, Partition, TopicIndex, TopicPartition};
 pub use record::{OwnedRecord, Record};
 pub use settings::{KafkaSettings, StreamSettings, TopicNames};

@@ -16,6 +16,9 @@ pub const RECORDS_ENDED: &str = "orderflow_records_ended_total";
 pub const RECORDS_DROPPED: &str = "orderflow_records_dropped_total";
 /// Dead letters, by source topic and error code.
 pub const DEAD_LETTERS: &str = "orderflow_dead_letters_total";
+/// Records that repeat an earlier one of the same key and ended without an effect, by topic and
+/// content (`same`, `other`).
+pub const REPEATS: &str = "orderflow_repeated_records_total";
 /// Failed attempts that were tried again, by error code.
 pub const RETRIES: &str = "orderflow_retries_total";
 /// Outputs that were produced, by topic.
@@ -39,15 +42,16 @@ pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
 /// Records of an output that readers of committed records do not see yet, by topic and partition:
 /// the distance from the last stable offset to the end.
 pub const HIDDEN_RECORDS: &str = "orderflow_hidden_records";
-/// 1 while work waits for something that is away, by reason (`store`, `broker`).
+/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`).
 pub const WAITING: &str = "orderflow_waiting_state";
 
 /// All names, for the test that pins them and for the reference.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     RECORDS_READ,
     RECORDS_ENDED,
     RECORDS_DROPPED,
     DEAD_LETTERS,
+    REPEATS,
     RETRIES,
     OUTPUTS,
     COMMITS,
@@ -69,6 +73,7 @@ pub struct StreamMetrics {
     pub(crate) records_ended: IntCounterVec,
     pub(crate) records_dropped: IntCounter,
     pub(crate) dead_letters: IntCounterVec,
+    pub(crate) repeats: IntCounterVec,
     pub(crate) retries: IntCounterVec,
     pub(crate) outputs: IntCounterVec,
     pub(crate) commits: IntCounterVec,
@@ -139,6 +144,11 @@ impl StreamMetrics {
                 "Records of a former assignment that were dropped",
             )?,
             dead_letters: counters(DEAD_LETTERS, "Dead letters", &["topic", "code"])?,
+            repeats: counters(
+                REPEATS,
+                "Records that repeat an earlier one and had no effect",
+                &["topic", "content"],
+            )?,
             retries: counters(RETRIES, "Failed attempts that were tried again", &["code"])?,
             outputs: counters(OUTPUTS, "Outputs produced", &["topic"])?,
             commits: counters(COMMITS, "Commits", &["outcome"])?,
@@ -208,6 +218,7 @@ mod tests {
         }
         metrics.records_ended.with_label_values(&["t"]).inc();
         metrics.dead_letters.with_label_values(&["t", "code"]).inc();
+        metrics.repeats.with_label_values(&["t", "same"]).inc();
         metrics.retries.with_label_values(&["code"]).inc();
         metrics.commits.with_label_values(&["committed"]).inc();
         metrics.rebalances.with_label_values(&["assign"]).inc();

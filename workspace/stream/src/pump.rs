@@ -21,6 +21,7 @@ mod renewal;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,11 +29,15 @@ use service::Heartbeat;
 
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
+use crate::dead_letter::Cause;
 use crate::error::StreamError;
-use crate::ledger::{ChargeError, Commit, Ledger, Volume};
+use crate::handler::Repeats;
+use crate::ledger::{ChargeError, Commit, Ledger, Ticket, Volume};
 use crate::metrics::StreamMetrics;
 use crate::position::TopicPartition;
 use crate::record::Record;
+use crate::restore::Restorer;
+use crate::seen::{Digest, SeenWindows, Sighting};
 use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
 use crate::source::{Entry, Source};
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
@@ -49,6 +54,8 @@ const BROKER_AWAY: Backoff = Backoff {
     most: Duration::from_secs(5),
 };
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records that are remembered over all partitions of a pump: about 15 MB.
+const SEEN_IN_ALL: usize = 400_000;
 /// The gauges are set so often.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
 /// The same complaint of the client is logged at most this often.
@@ -60,6 +67,10 @@ pub(crate) struct PumpParts {
     pub unit: Arc<UnitConfig>,
     pub wake: Arc<Wake>,
     pub metrics: StreamMetrics,
+    /// What becomes of a record with the key of an earlier one.
+    pub repeats: Repeats,
+    /// Who reads from the outputs what a new owner has to know of repeats.
+    pub restorer: Option<Restorer>,
     /// Which pump of its process this is.
     pub number: usize,
     /// With transactions: who ends what former owners left open.
@@ -74,6 +85,9 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     parts: PumpParts,
     ledger: Ledger<Ending>,
     budget: Budget,
+    seen: SeenWindows,
+    /// Partitions whose window of seen records is being restored: they are paused until it is there.
+    restoring: BTreeSet<TopicPartition>,
     unit: UnitOfWork,
     retry: RetryPolicy,
     /// How long finished records wait for their commit while more are coming, and while none are.
@@ -104,6 +118,14 @@ impl<S: Source, G: Stage> Pump<S, G> {
             stage,
             ledger: Ledger::default(),
             budget: Budget::new(limits),
+            seen: SeenWindows::new(
+                match parts.repeats {
+                    Repeats::Count => 0,
+                    Repeats::End | Repeats::EndOrDeadLetter => parts.settings.seen_records,
+                },
+                SEEN_IN_ALL,
+            ),
+            restoring: BTreeSet::new(),
             unit: UnitOfWork::Indefinite(unopened),
             retry: RetryPolicy::new(&parts.settings),
             commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
@@ -166,6 +188,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         drop(batch);
         self.survive(taken)?;
         self.collect()?;
+        self.take_restored()?;
         if self.last_settled.elapsed() >= self.commit_age() || self.budget.is_half_used() {
             self.settle()?;
         }
@@ -216,6 +239,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             stage,
             ledger,
             unit,
+            seen,
             parts,
             budget,
             retry,
@@ -226,6 +250,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let mut desk = Desk {
             ledger,
             unit,
+            seen,
             metrics: &parts.metrics,
             wake: &parts.wake,
             retry: *retry,
@@ -238,7 +263,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             entries += 1;
             match entry {
                 Entry::Record(record) => {
-                    taken = accept(stage, &record, &mut desk, &mut run, budget, &parts.unit.inputs);
+                    taken = accept(stage, &record, &mut desk, &mut run, budget, parts);
                 }
                 Entry::EndOfPartition(at, next) => desk.ledger.reached_end(at, next),
                 // A leftover of a partition that was given up says nothing about those that are here.
@@ -275,6 +300,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             stage,
             ledger,
             unit,
+            seen,
             parts,
             retry,
             ..
@@ -282,6 +308,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let mut desk = Desk {
             ledger,
             unit,
+            seen,
             metrics: &parts.metrics,
             wake: &parts.wake,
             retry: *retry,
@@ -424,10 +451,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.parts.metrics.pauses.inc_by(gate.pause.len() as u64);
             self.source.pause(&gate.pause)?;
         }
-        if !gate.resume.is_empty() && !self.stopped_reading {
-            self.source.resume(&gate.resume)?;
+        self.resume(gate.resume)
+    }
+
+    /// Goes on reading these partitions, apart from those that must not be read for another reason.
+    fn resume(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), StreamError> {
+        partitions.retain(|at| !self.restoring.contains(at) && !self.budget.is_paused(*at));
+        if partitions.is_empty() || self.stopped_reading {
+            return Ok(());
         }
-        Ok(())
+        self.source.resume(&partitions)
     }
 
     /// Stops reading and waits for what is in flight, up to the deadline.
@@ -537,14 +570,17 @@ fn accept<G: Stage>(
     desk: &mut Desk<'_>,
     run: &mut Run,
     budget: &mut Budget,
-    inputs: &[String],
+    parts: &PumpParts,
 ) -> Result<(), StreamError> {
     match desk
         .ledger
         .charge(record.at, record.offset, record.size(), record.record_time_ms)
     {
         Ok(ticket) => {
-            run.add(record, budget, desk.metrics, inputs);
+            run.add(record, budget, desk.metrics, &parts.unit.inputs);
+            if end_repeat(&ticket, record, desk, parts) {
+                return Ok(());
+            }
             stage.accept(ticket, record, desk)
         }
         // A leftover from before a seek or a revocation: its present owner reads it again.
@@ -553,6 +589,48 @@ fn accept<G: Stage>(
             Ok(())
         }
     }
+}
+
+/// Ends a record that repeats an earlier one. `false` where it has to be worked on.
+fn end_repeat(ticket: &Ticket, record: &Record<'_>, desk: &mut Desk<'_>, parts: &PumpParts) -> bool {
+    let Some(key) = record.key.filter(|_| desk.seen.is_on()) else {
+        return false;
+    };
+    let sighting = desk
+        .seen
+        .see(record.at, record.offset, key, Digest::of(record.value));
+    let counted = |content: &str| {
+        let inputs = &parts.unit.inputs;
+        let topic = inputs
+            .get(usize::from(record.at.topic.0))
+            .map_or("", String::as_str);
+        desk.metrics.repeats.with_label_values(&[topic, content]).inc();
+    };
+    match sighting {
+        Sighting::First => return false,
+        Sighting::Repeat => {
+            counted("same");
+            desk.ledger.end(ticket, Ending::Done);
+        }
+        Sighting::Conflict { first } => {
+            counted("other");
+            let ending = match parts.repeats {
+                Repeats::Count | Repeats::End => Ending::Done,
+                Repeats::EndOrDeadLetter => {
+                    let cause = Cause {
+                        code: "conflicting_repeat".to_owned(),
+                        message: format!(
+                            "the record at offset {first} has the same key and other content, and the first one counts"
+                        ),
+                        attempts: 1,
+                    };
+                    Ending::dead_letter(record.to_owned(), cause, Vec::new())
+                }
+            };
+            desk.ledger.end(ticket, ending);
+        }
+    }
+    true
 }
 
 fn complain(last: &mut Option<Instant>, error: &StreamError) {

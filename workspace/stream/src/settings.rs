@@ -368,6 +368,9 @@ pub struct StreamSettings {
     pub budget_records: u64,
     /// Bytes in work and not committed, per pump.
     pub budget_bytes: u64,
+    /// So many records of a partition are remembered, so that a repeat of one of them has no effect; 0
+    /// remembers nothing.
+    pub seen_records: usize,
     /// Records that are fetched ahead may take so much memory.
     pub prefetch_kbytes: u32,
     /// A member that is silent for so long loses its partitions.
@@ -393,6 +396,7 @@ impl Default for StreamSettings {
             batch_records: 2_000,
             budget_records: 50_000,
             budget_bytes: 32 << 20,
+            seen_records: 100_000,
             prefetch_kbytes: 4_096,
             session_timeout_ms: 10_000,
             attempt_timeout_ms: 30_000,
@@ -457,6 +461,7 @@ impl StreamSettings {
         within("stream.batch_records", self.batch_records as u64, 1, 100_000);
         within("stream.budget_records", self.budget_records, 1, 10_000_000);
         within("stream.budget_bytes", self.budget_bytes, 1 << 20, 4 << 30);
+        within("stream.seen_records", self.seen_records as u64, 0, 10_000_000);
         within(
             "stream.prefetch_kbytes",
             self.prefetch_kbytes.into(),

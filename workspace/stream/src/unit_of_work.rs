@@ -28,6 +28,7 @@ use crate::ledger::Commit;
 use crate::metrics::StreamMetrics;
 use crate::position::{Offset, TopicPartition};
 use crate::record::Record;
+use crate::seen::Digest;
 use crate::settings::{COMMIT_TIMEOUT, TRANSACTION_TIMEOUT, transaction_properties};
 use crate::source::Source;
 
@@ -231,12 +232,24 @@ impl Opening {
     }
 }
 
+/// The header of an output that tells the offset of its input, and the one that tells its fingerprint.
+pub(crate) const SOURCE_OFFSET: &str = "source-offset";
+pub(crate) const SOURCE_DIGEST: &str = "source-digest";
+
+/// The record that an output is of.
+#[derive(Clone, Copy)]
+pub(crate) struct SourceMark {
+    pub at: TopicPartition,
+    pub offset: Offset,
+    /// Where the output is the record's effect for good: a repeat of it has none.
+    pub digest: Option<Digest>,
+}
+
 impl Open {
     /// Sends one output into the partition of its input.
     pub fn send(
         &mut self,
-        at: TopicPartition,
-        source: Offset,
+        source: SourceMark,
         topic: OutputTopic,
         key: &[u8],
         value: &[u8],
@@ -246,13 +259,22 @@ impl Open {
         };
         let handle = self.outbox.outputs.get(topic.0).ok_or_else(undeclared)?;
         let name = self.outbox.config.outputs.get(topic.0).ok_or_else(undeclared)?;
-        let source = source.to_string();
+        let offset = source.offset.to_string();
+        let digest = source.digest.map(Digest::to_bytes);
+        let all: [(&str, &[u8]); 2] = [
+            (SOURCE_OFFSET, offset.as_bytes()),
+            (
+                SOURCE_DIGEST,
+                digest.as_ref().map_or(&[], |digest| digest.as_slice()),
+            ),
+        ];
+        let headers = if digest.is_some() { &all[..] } else { &all[..1] };
         let outgoing = Outgoing {
             topic: handle,
-            partition: Some(at.partition),
+            partition: Some(source.at.partition),
             key: Some(key),
             value: Some(value),
-            headers: &[("source-offset", source.as_bytes())],
+            headers,
         };
         self.produce(name, &outgoing)?;
         self.outbox.tally.add_output(topic.0);

@@ -11,9 +11,10 @@ use service::Process;
 use crate::admin;
 use crate::error::StreamError;
 use crate::ffi::Consumer;
-use crate::handler::{ConcurrentHandler, Handler, Sink};
+use crate::handler::{ConcurrentHandler, Handler, Repeats, Sink};
 use crate::metrics::StreamMetrics;
 use crate::pump::{Pump, PumpParts};
+use crate::restore::{RestoreConfig, Restorer};
 use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
 use crate::stage::Stage;
 use crate::stage::Wake;
@@ -43,6 +44,8 @@ pub struct WorkerSpec {
     pub inputs: Vec<String>,
     /// The topics that it writes; an [`crate::OutputTopic`] is a place here.
     pub outputs: Vec<String>,
+    /// What becomes of a record with the key of an earlier one.
+    pub repeats: Repeats,
 }
 
 /// What a worker runs in.
@@ -167,6 +170,19 @@ async fn run<G: Stage + Send + 'static>(
     }
     let mut consumer_properties = kafka.properties(spec.service);
     consumer_properties.extend(stream.consumer_properties(&spec.group));
+    let remembers = stream.seen_records > 0 && spec.repeats != Repeats::Count;
+    let mut reader_properties = consumer_properties.clone();
+    reader_properties.extend(
+        [("fetch.wait.max.ms", "10"), ("enable.partition.eof", "true")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
+    let restore = RestoreConfig {
+        brokers: kafka.brokers.clone(),
+        group: spec.group.clone(),
+        client_properties: kafka.properties(spec.service),
+        consumer_properties: reader_properties,
+        outputs: spec.outputs.clone(),
+    };
     let pumps = usize::from(stream.pumps);
     let (ended, mut ends) = mpsc::channel(pumps.max(1));
     let mut wakes = Vec::new();
@@ -176,6 +192,9 @@ async fn run<G: Stage + Send + 'static>(
         let wake = Arc::new(Wake::new(consumer.waker()));
         wakes.push(Arc::clone(&wake));
         let heartbeat = process.health.task(&format!("pump-{number}"), PUMP_FRESH);
+        let restorer = (remembers && !spec.outputs.is_empty())
+            .then(|| Restorer::start(number, restore.clone(), Arc::clone(&wake)))
+            .transpose()?;
         let parts = PumpParts {
             settings: stream.clone(),
             unit: Arc::new(UnitConfig {
@@ -184,6 +203,8 @@ async fn run<G: Stage + Send + 'static>(
             }),
             wake,
             metrics: metrics.clone(),
+            repeats: spec.repeats,
+            restorer,
             number,
             takeover: takeover.clone(),
             heartbeat,

@@ -17,7 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use service::{Process, ServiceInfo};
 use stream::settings::dead_letter_topic;
 use stream::worker::{Surroundings, WorkerSpec, run_handler};
-use stream::{Failure, Handler, KafkaSettings, OutputTopic, Outputs, Record, StreamSettings};
+use stream::{Failure, Handler, KafkaSettings, OutputTopic, Outputs, Record, Repeats, StreamSettings};
 use testkit::{TestBroker, eventually};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -130,6 +130,7 @@ async fn successor_ends_it(died: Died) {
         group: group.clone(),
         inputs: vec![input.clone()],
         outputs: vec![output.clone()],
+        repeats: Repeats::Count,
     };
     let surroundings = Surroundings {
         process: process.clone(),

@@ -17,8 +17,8 @@ use service::{Process, ServiceInfo};
 use stream::settings::{Assignor, Delivery, dead_letter_topic};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
 use stream::{
-    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Sink,
-    StreamError, StreamSettings, TopicIndex,
+    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Repeats,
+    Sink, StreamError, StreamSettings, TopicIndex,
 };
 use testkit::{Observer, TestBroker, eventually};
 use tokio::sync::Semaphore;
@@ -74,6 +74,7 @@ impl Bench {
             group: self.group.clone(),
             inputs: vec![self.input.clone()],
             outputs: vec![self.output.clone()],
+            repeats: Repeats::Count,
         }
     }
 
@@ -172,11 +173,24 @@ impl Handler for Copy {
 }
 
 fn start_copy(bench: &Bench, change: impl FnOnce(&mut StreamSettings)) -> Running {
+    start_copy_of(bench.spec(), bench, change)
+}
+
+/// As [`start_copy`], where a key names one thing.
+fn start_copy_of_firsts(bench: &Bench) -> Running {
+    let spec = WorkerSpec {
+        repeats: Repeats::EndOrDeadLetter,
+        ..bench.spec()
+    };
+    start_copy_of(spec, bench, |_| ())
+}
+
+fn start_copy_of(spec: WorkerSpec, bench: &Bench, change: impl FnOnce(&mut StreamSettings)) -> Running {
     let surroundings = bench.surroundings(change);
     let process = surroundings.process.clone();
     Running {
         process,
-        task: tokio::spawn(run_handler(bench.spec(), surroundings, || Copy)),
+        task: tokio::spawn(run_handler(spec, surroundings, || Copy)),
     }
 }
 
@@ -852,4 +866,76 @@ async fn an_attempt_that_hangs_is_bounded() {
     assert_eq!(bench.output_values().await, ["gave up hangs"]);
     let letters = bench.observer.read_all(&bench.dead_letters()).await;
     assert_eq!(header(&letters[0], "dlq-error-code"), "attempt_timeout");
+}
+
+/// Produces the same records again and again, near and far apart, with a record of its own in between.
+fn with_repeats(count: usize) -> Vec<(String, String)> {
+    let mut records = Vec::new();
+    for number in 0..count {
+        let record = (format!("key-{number}"), number.to_string());
+        records.push(record.clone());
+        if number % 20 == 0 {
+            records.push(record);
+        }
+        if number >= 100 && number % 20 == 10 {
+            let earlier = number - 100;
+            records.push((format!("key-{earlier}"), earlier.to_string()));
+        }
+    }
+    records
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_record_has_its_effect_once_also_over_restarts_and_rebalances() {
+    let bench = Bench::new(3).await;
+    let records = with_repeats(600);
+    let (early, late) = records.split_at(records.len() / 3);
+    bench.produce(early).await;
+    let first = start_copy_of_firsts(&bench);
+    bench.all_committed().await;
+    first.stop().await.expect("stops cleanly");
+    // A new process knows what was settled before, and a second one takes half of it over.
+    let (middle, late) = late.split_at(late.len() / 2);
+    let second = start_copy_of_firsts(&bench);
+    bench.produce(middle).await;
+    let third = start_copy_of_firsts(&bench);
+    eventually(LIMIT, || async {
+        metric(&third.process, "orderflow_rebalances_total") > 0.0
+    })
+    .await;
+    bench.produce(late).await;
+    bench.all_committed().await;
+    second.stop().await.expect("stops cleanly");
+    third.stop().await.expect("stops cleanly");
+    let mut values: Vec<usize> = bench
+        .output_values()
+        .await
+        .iter()
+        .map(|value| value.parse().unwrap())
+        .collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..600).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_with_other_content_becomes_a_dead_letter_and_a_mended_record_counts() {
+    let bench = Bench::new(1).await;
+    let records = [("a", "1"), ("a", "2"), ("b", "poison"), ("b", "3"), ("b", "3")];
+    let records = records.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    bench.produce(&records).await;
+    let worker = start_copy_of_firsts(&bench);
+    bench.all_committed().await;
+    assert_eq!(metric(&worker.process, "orderflow_repeated_records_total"), 2.0);
+    worker.stop().await.expect("stops cleanly");
+    assert_eq!(bench.output_values().await, ["1", "3"]);
+    let letters = bench.observer.read_all(&bench.dead_letters()).await;
+    let told: Vec<_> = letters
+        .iter()
+        .map(|letter| (header(letter, "dlq-error-code"), header(letter, "dlq-offset")))
+        .collect();
+    let wanted = [("no_number", "2"), ("conflicting_repeat", "1")];
+    let wanted = wanted.map(|(code, offset)| (code.to_owned(), offset.to_owned()));
+    let mut told = told;
+    told.sort_by_key(|(code, _)| std::cmp::Reverse(code.clone()));
+    assert_eq!(told, wanted);
 }

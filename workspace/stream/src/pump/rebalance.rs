@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::{BROKER_AWAY, COMMITTED_TIMEOUT, Pump};
 use crate::error::StreamError;
 use crate::position::{StartAt, TopicPartition};
+use crate::restore::Restorer;
 use crate::source::{GroupOffset, RebalanceKind, Source};
 use crate::stage::Stage;
 
@@ -64,14 +65,61 @@ impl<S: Source, G: Stage> Pump<S, G> {
             }
             self.ledger.assign(*at, start);
             self.budget.assign(*at);
+            self.seen.open(*at);
             starts.push((*at, start));
         }
         self.tell_owned();
         self.source.assign(&starts)?;
+        let restoring = self.start_restoring(partitions);
         if self.stopped_reading || self.polled_only {
             return self.source.pause(partitions);
         }
-        Ok(())
+        if restoring.is_empty() {
+            return Ok(());
+        }
+        self.source.pause(&restoring)
+    }
+
+    /// Asks what former owners settled in these partitions. They are not read before that is known.
+    fn start_restoring(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let Some(restorer) = self.parts.restorer.as_ref().filter(|_| self.seen.is_on()) else {
+            return Vec::new();
+        };
+        let limit = self.seen.limit();
+        let asked = partitions.iter().copied().filter(|at| restorer.ask(*at, limit));
+        let asked: Vec<_> = asked.collect();
+        self.restoring.extend(&asked);
+        self.tell_restoring();
+        asked
+    }
+
+    /// Takes in what was found out, and begins to read where it is known.
+    pub(super) fn take_restored(&mut self) -> Result<(), StreamError> {
+        let mut readable = Vec::new();
+        while let Some((at, settled)) = self.parts.restorer.as_ref().and_then(Restorer::take) {
+            // Another life of the partition has asked again, and has another answer coming.
+            if !self.restoring.remove(&at) {
+                continue;
+            }
+            for record in &settled {
+                self.seen.see(at, record.offset, &record.key, record.digest);
+            }
+            readable.push(at);
+        }
+        if readable.is_empty() {
+            return Ok(());
+        }
+        self.tell_restoring();
+        if self.polled_only {
+            return Ok(());
+        }
+        self.resume(readable)
+    }
+
+    fn tell_restoring(&self) {
+        self.parts
+            .metrics
+            .set_waiting("restore", !self.restoring.is_empty());
     }
 
     /// Asks until somebody knows: without an answer there is no place to begin. `None` when the pump is
@@ -126,8 +174,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let mut paused = Vec::new();
         for at in partitions {
             let dropped = self.ledger.revoke(*at);
+            self.seen.close(*at);
             self.parts.metrics.records_dropped.inc_by(dropped.records);
-            if self.budget.revoke(*at) {
+            let was_restoring = self.restoring.remove(at);
+            if self.budget.revoke(*at) || was_restoring {
                 paused.push(*at);
             }
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);

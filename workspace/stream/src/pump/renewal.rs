@@ -128,13 +128,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
         if !starts.is_empty() {
             self.source.seek(&starts, SEEK_TIMEOUT)?;
         }
-        let readable: Vec<_> = assigned
-            .into_iter()
-            .filter(|at| !self.budget.is_paused(*at))
-            .collect();
-        if self.stopped_reading || readable.is_empty() {
-            return Ok(());
-        }
-        self.source.resume(&readable)
+        self.resume(assigned)
     }
 }

@@ -209,6 +209,8 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
         unit: Arc::new(unit),
         wake: Arc::new(Wake::new(consumer.waker())),
         metrics,
+        repeats: Repeats::Count,
+        restorer: None,
         number: 0,
         takeover: None,
         heartbeat: Process::detached(INFO)

@@ -19,6 +19,7 @@ use crate::ledger::Ticket;
 use crate::metrics::StreamMetrics;
 use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
+use crate::seen::Digest;
 use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, cause_of};
 
 /// A record whose attempts are over; `None` when its partition was given up meanwhile.
@@ -64,7 +65,7 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
             Ok(job) => job,
             Err(failure) => {
                 let ending = Ending::dead_letter(record.to_owned(), cause_of(failure, 1)?, Vec::new());
-                desk.ledger.end(&ticket, ending);
+                desk.end(&ticket, ending);
                 return Ok(());
             }
         };
@@ -96,7 +97,7 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
         while let Ok((ticket, ending)) = self.finished.try_recv() {
             self.in_flight = self.in_flight.saturating_sub(1);
             if let Some(ending) = ending? {
-                desk.ledger.end(&ticket, ending);
+                desk.end(&ticket, ending);
             }
         }
         Ok(())
@@ -136,7 +137,10 @@ impl<H: ConcurrentHandler> Work<H> {
         let mut attempts = 1;
         let failure = loop {
             let failure = match self.attempt(attempts).await {
-                Ok(outputs) => return Ok(Ending::outputs(outputs)),
+                Ok(outputs) => {
+                    let digest = Digest::of(self.record.value.as_deref());
+                    return Ok(Ending::outputs(outputs, digest));
+                }
                 Err(failure) => failure,
             };
             let Failure::Transient {

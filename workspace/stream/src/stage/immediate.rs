@@ -7,7 +7,9 @@ use crate::handler::{Handler, OutputTopic, Outputs};
 use crate::ledger::Ticket;
 use crate::position::TopicPartition;
 use crate::record::Record;
+use crate::seen::Digest;
 use crate::stage::{Desk, Ending, Stage, cause_of};
+use crate::unit_of_work::SourceMark;
 
 /// The outputs of one record; its memory is used again for the next one. They are sent when the
 /// handler has succeeded, so that outputs before an error count for nothing.
@@ -71,12 +73,19 @@ impl<H: Handler> Stage for Immediate<H> {
             Ok(()) if self.buffer.outputs.is_empty() => {}
             Ok(()) => {
                 let open = desk.unit.open()?;
+                let source = SourceMark {
+                    at: record.at,
+                    offset: record.offset,
+                    digest: Some(Digest::of(record.value)),
+                };
                 for (topic, key, value) in self.buffer.iter() {
-                    open.send(record.at, record.offset, topic, key, value)?;
+                    open.send(source, topic, key, value)?;
                 }
             }
             Err(failure) => {
                 let cause = cause_of(failure, 1)?;
+                desk.seen
+                    .forget(record.at, record.offset, record.key.unwrap_or_default());
                 desk.unit.open()?.send_dead_letter(record, &cause)?;
             }
         }

@@ -24,8 +24,9 @@ use crate::ledger::{Ledger, Ticket};
 use crate::metrics::StreamMetrics;
 use crate::position::{Offset, TopicPartition};
 use crate::record::{OwnedRecord, Record};
+use crate::seen::{Digest, SeenWindows};
 use crate::settings::StreamSettings;
-use crate::unit_of_work::{Open, UnitOfWork};
+use crate::unit_of_work::{Open, SourceMark, UnitOfWork};
 
 /// What is to be published for a record that has ended.
 pub(crate) enum Ending {
@@ -37,16 +38,19 @@ pub(crate) enum Ending {
 
 pub(crate) struct Publication {
     pub outputs: Vec<OutputRecord>,
+    /// Of the record, where it had its effect: whoever restores the window of seen records needs it.
+    pub digest: Option<Digest>,
     pub dead_letter: Option<(OwnedRecord, Cause)>,
 }
 
 impl Ending {
-    pub fn outputs(outputs: Vec<OutputRecord>) -> Self {
+    pub fn outputs(outputs: Vec<OutputRecord>, digest: Digest) -> Self {
         if outputs.is_empty() {
             return Self::Done;
         }
         Self::Publish(Box::new(Publication {
             outputs,
+            digest: Some(digest),
             dead_letter: None,
         }))
     }
@@ -54,8 +58,17 @@ impl Ending {
     pub fn dead_letter(record: OwnedRecord, cause: Cause, outputs: Vec<OutputRecord>) -> Self {
         Self::Publish(Box::new(Publication {
             outputs,
+            digest: None,
             dead_letter: Some((record, cause)),
         }))
+    }
+
+    /// The record, where it became a dead letter.
+    pub fn dead_lettered(&self) -> Option<&OwnedRecord> {
+        match self {
+            Self::Publish(publication) => publication.dead_letter.as_ref().map(|(record, _)| record),
+            Self::Done => None,
+        }
     }
 
     /// Sends what the ending carries into the open unit.
@@ -64,7 +77,12 @@ impl Ending {
             return Ok(());
         };
         for output in &publication.outputs {
-            open.send(at, offset, output.topic, &output.key, &output.value)?;
+            let source = SourceMark {
+                at,
+                offset,
+                digest: publication.digest,
+            };
+            open.send(source, output.topic, &output.key, &output.value)?;
         }
         match &publication.dead_letter {
             Some((record, cause)) => open.send_dead_letter(&record.as_record(), cause),
@@ -77,9 +95,22 @@ impl Ending {
 pub(crate) struct Desk<'a> {
     pub ledger: &'a mut Ledger<Ending>,
     pub unit: &'a mut UnitOfWork,
+    pub seen: &'a mut SeenWindows,
     pub metrics: &'a StreamMetrics,
     pub wake: &'a Arc<Wake>,
     pub retry: RetryPolicy,
+}
+
+impl Desk<'_> {
+    /// Ends a record. One that became a dead letter had no effect: its successor is no repeat.
+    pub fn end(&mut self, ticket: &Ticket, ending: Ending) {
+        // A void ticket says nothing about the partition's present life.
+        if let Some(record) = ending.dead_lettered().filter(|_| self.ledger.is_current(ticket)) {
+            let key = record.key.as_deref().unwrap_or_default();
+            self.seen.forget(record.at, record.offset, key);
+        }
+        self.ledger.end(ticket, ending);
+    }
 }
 
 /// One shape of work.

@@ -1,0 +1,216 @@
+//! What a new owner of a partition has to know of repeats.
+//!
+//! Outputs keep the key and the partition of their input, and carry its offset and fingerprint. So the
+//! tail of an output partition tells which records of the input have had their effect, whoever worked on
+//! them. It is read in a thread of its own, while the pump keeps the partition paused; the stable offset
+//! of the group is known before, so that everything which an earlier owner committed is in the tail.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::error::StreamError;
+use crate::ffi::{Consumer, End, Inquirer};
+use crate::position::{Offset, StartAt, TopicIndex, TopicPartition};
+use crate::record::Record;
+use crate::seen::Digest;
+use crate::source::{Entry, Source};
+use crate::stage::Wake;
+use crate::unit_of_work::{SOURCE_DIGEST, SOURCE_OFFSET};
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+const READ_STEP: Duration = Duration::from_millis(200);
+const BATCH: usize = 2_000;
+/// The pauses while the broker does not answer: a declared wait.
+const BROKER_AWAY: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    most: Duration::from_secs(5),
+};
+
+/// What a restorer works with.
+#[derive(Clone)]
+pub(crate) struct RestoreConfig {
+    pub brokers: String,
+    pub group: String,
+    pub client_properties: Vec<(String, String)>,
+    /// Of a consumer of committed records.
+    pub consumer_properties: Vec<(String, String)>,
+    pub outputs: Vec<String>,
+}
+
+/// A record of the input that has had its effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub key: Vec<u8>,
+    pub offset: Offset,
+    pub digest: Digest,
+}
+
+/// The window of a partition, oldest first.
+pub(crate) type Restored = (TopicPartition, Vec<Settled>);
+
+/// A partition, and how many records of it are worth knowing.
+type Request = (TopicPartition, usize);
+
+/// The restorer of one pump. Dropping it ends its thread, after what it does at the moment.
+pub(crate) struct Restorer {
+    requests: Sender<Request>,
+    restored: Receiver<Restored>,
+}
+
+impl Restorer {
+    pub fn start(number: usize, config: RestoreConfig, wake: Arc<Wake>) -> Result<Self, StreamError> {
+        let (requests, asked) = channel::<Request>();
+        let (done, restored) = channel();
+        let started = std::thread::Builder::new()
+            .name(format!("restore-{number}"))
+            .spawn(move || {
+                for (at, limit) in asked {
+                    let Some(settled) = restore(&config, at, limit, &wake) else {
+                        return;
+                    };
+                    if done.send((at, settled)).is_err() {
+                        return;
+                    }
+                    wake.call();
+                }
+            });
+        match started {
+            Ok(_) => Ok(Self { requests, restored }),
+            Err(error) => Err(StreamError::Client {
+                what: "starting a restorer".to_owned(),
+                cause: error.to_string(),
+                retriable: false,
+            }),
+        }
+    }
+
+    /// Asks for the window of a partition. `false` where nobody is there to do it.
+    pub fn ask(&self, at: TopicPartition, limit: usize) -> bool {
+        self.requests.send((at, limit)).is_ok()
+    }
+
+    /// A window that was restored since the last call.
+    pub fn take(&self) -> Option<Restored> {
+        self.restored.try_recv().ok()
+    }
+}
+
+/// Reads the tails of all outputs, however long the broker is away. `None` when told to stop first.
+fn restore(config: &RestoreConfig, at: TopicPartition, limit: usize, wake: &Wake) -> Option<Vec<Settled>> {
+    let mut failed = 0_u32;
+    loop {
+        if wake.is_stopping() {
+            return None;
+        }
+        match read_tails(config, at, limit, wake) {
+            Ok(settled) => return Some(settled),
+            Err(error) => {
+                failed += 1;
+                if failed.is_power_of_two() {
+                    let partition = at.partition.0;
+                    tracing::warn!(attempts = failed, partition, %error, "what was settled before is not known yet, trying again");
+                }
+                std::thread::park_timeout(BROKER_AWAY.pause(failed, &mut rand::rng()));
+            }
+        }
+    }
+}
+
+fn read_tails(
+    config: &RestoreConfig,
+    at: TopicPartition,
+    limit: usize,
+    wake: &Wake,
+) -> Result<Vec<Settled>, StreamError> {
+    let inquirer = Inquirer::open(&config.client_properties)?;
+    let mut consumer = Consumer::open(
+        &config.brokers,
+        &config.group,
+        &config.consumer_properties,
+        &config.outputs,
+    )?;
+    let mut settled = Vec::new();
+    for (index, topic) in config.outputs.iter().enumerate() {
+        let Ok(name) = CString::new(topic.as_str()) else {
+            continue;
+        };
+        let place = (name, at.partition.0);
+        let end = |end| -> Result<i64, StreamError> {
+            let ends = inquirer.ends(std::slice::from_ref(&place), end, ASK_TIMEOUT)?;
+            let known = ends.first().map(|(_, _, offset)| *offset);
+            known.ok_or_else(|| StreamError::MissingTopic { topic: topic.clone() })
+        };
+        let end = end(End::OfCommitted)?;
+        // Each commit has left a marker too, so the records of a tail may lie twice as far back.
+        let span = i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX);
+        let output = TopicPartition {
+            topic: TopicIndex(u16::try_from(index).unwrap_or(u16::MAX)),
+            partition: at.partition,
+        };
+        let start = end.saturating_sub(span).max(0);
+        if end > start {
+            read_tail(
+                &mut consumer,
+                output,
+                Offset(start),
+                Offset(end),
+                wake,
+                &mut settled,
+            )?;
+        }
+    }
+    settled.sort_by_key(|record| record.offset);
+    let surplus = settled.len().saturating_sub(limit);
+    settled.drain(..surplus);
+    Ok(settled)
+}
+
+fn read_tail(
+    consumer: &mut Consumer,
+    output: TopicPartition,
+    start: Offset,
+    end: Offset,
+    wake: &Wake,
+    settled: &mut Vec<Settled>,
+) -> Result<(), StreamError> {
+    consumer.assign(&[(output, StartAt::Offset(start))])?;
+    let mut is_over = false;
+    let mut result = Ok(());
+    while !is_over && result.is_ok() && !wake.is_stopping() {
+        let batch = consumer.read(READ_STEP, BATCH);
+        for entry in consumer.entries(&batch) {
+            match entry {
+                Entry::Record(record) => {
+                    is_over |= record.offset.next() >= end;
+                    settled.extend(settled_by(&record));
+                }
+                Entry::EndOfPartition(..) => is_over = true,
+                Entry::Error(_, error) if error.is_retriable() => {
+                    tracing::debug!(%error, "reading what was settled before");
+                }
+                Entry::Error(_, error) => result = Err(error),
+            }
+        }
+    }
+    consumer.unassign(&[output])?;
+    result
+}
+
+/// The record of the input that this output settles.
+fn settled_by(output: &Record<'_>) -> Option<Settled> {
+    let header = |wanted: &str| {
+        (0..)
+            .map_while(|index| output.headers.get(index))
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, value)| value)
+    };
+    let offset = std::str::from_utf8(header(SOURCE_OFFSET)?).ok()?.parse().ok()?;
+    Some(Settled {
+        key: output.key?.to_vec(),
+        offset: Offset(offset),
+        digest: Digest::from_bytes(header(SOURCE_DIGEST)?)?,
+    })
+}
