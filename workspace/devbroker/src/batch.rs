@@ -11,7 +11,7 @@ use kafka_protocol::error::ResponseError;
 /// Bytes of a batch before its first record.
 pub(crate) const HEADER_BYTES: usize = 61;
 /// Base offset and length: what the length field does not count.
-const PREFIX_BYTES: usize = 12;
+pub(crate) const PREFIX_BYTES: usize = 12;
 /// Where the checksum stands, and where its range (everything from the attributes on) begins.
 const CHECKSUM_AT: usize = 17;
 const CHECKSUMMED_FROM: usize = 21;
@@ -288,6 +288,39 @@ pub(crate) fn advance(sequence: i32, by: i32) -> i32 {
 pub(crate) fn stamp(bytes: &mut [u8], base_offset: i64) {
     put(bytes, 0, &base_offset.to_be_bytes());
     put(bytes, PREFIX_BYTES, &LEADER_EPOCH.to_be_bytes());
+}
+
+/// Where a batch that is kept on disk lies in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+}
+
+impl Extent {
+    /// Reads it from a batch as the broker writes it, after checking that it is whole and undamaged.
+    /// The base offset is outside of the checksum: who calls knows which one must come next.
+    pub(crate) fn of_stored(bytes: &[u8]) -> Result<Self, String> {
+        check_extent(bytes).map_err(|refusal| refusal.message)?;
+        let mut fields = bytes;
+        let base_offset = fields.get_i64();
+        let _length = fields.get_i32();
+        let leader_epoch = fields.get_i32();
+        let _magic = fields.get_i8();
+        let checksum = fields.get_u32();
+        let _attributes = fields.get_i16();
+        let last_offset_delta = fields.get_i32();
+        if crc32c::crc32c(bytes.get(CHECKSUMMED_FROM..).unwrap_or_default()) != checksum {
+            return Err("the checksum of the batch does not match".to_owned());
+        }
+        if leader_epoch != LEADER_EPOCH || base_offset < 0 || last_offset_delta < 0 {
+            return Err("the batch has an offset or an epoch that this broker does not write".to_owned());
+        }
+        Ok(Self {
+            base_offset,
+            last_offset: base_offset.saturating_add(i64::from(last_offset_delta)),
+        })
+    }
 }
 
 #[cfg(test)]

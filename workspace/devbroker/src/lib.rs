@@ -36,6 +36,7 @@
 //! - [`security`]: who may connect, and what they may do.
 //! - `admin`: the admin port, off by default.
 //! - `faults`: what a test lets go wrong, and how it is carried out.
+//! - `storage`: the data folder; files of record batches, a journal for everything else, group syncs.
 //! - `core`, `clock`, `sync`: what everything shares.
 
 mod admin;
@@ -68,6 +69,8 @@ pub mod security;
 mod server;
 mod shape;
 mod stats;
+#[allow(dead_code, unused_imports, reason = "the next change lets the broker use it")]
+mod storage;
 mod sync;
 mod topic_config;
 mod topics;
@@ -81,3 +84,4 @@ pub use kafka_protocol::error::ResponseError;
 pub use kafka_protocol::messages::ApiKey;
 pub use options::{BrokerError, Options};
 pub use stats::Stats;
+pub use storage::{DataOptions, Flush, StorageError};

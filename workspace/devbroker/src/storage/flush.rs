@@ -1,0 +1,316 @@
+//! Bringing to the disk what was written: many writers share one sync.
+//!
+//! A writer writes (into the kernel's cache), then says that its target is dirty and gets a
+//! [`Ticket`] for the round of syncs that comes next. One thread of its own works the rounds off, so
+//! no tokio worker ever waits for a disk; while it syncs, further writers gather for the round after,
+//! which makes the cost per writer fall as their number grows. A ticket is redeemed by waiting for the
+//! end of its round and then asking the target whether it is sound.
+//!
+//! A sync that failed is never tried again: the kernel may have dropped the pages that it could not
+//! write, and would say yes the second time. The target refuses all further work instead.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::error::WriteError;
+use crate::sync::lock;
+
+/// When the broker syncs what it wrote to its data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flush {
+    /// Before the client hears that it was accepted. Many requests share one sync.
+    #[default]
+    Always,
+    /// This often. A killed process loses nothing, a power loss what came in since.
+    Interval(Duration),
+    /// When the operating system finds it right. A killed process loses nothing.
+    Never,
+}
+
+/// Something that is written to and synced later.
+pub(crate) trait Flushable: std::fmt::Debug + Send + Sync {
+    /// Syncs everything that was written before the call. Only the flusher's thread calls it.
+    fn flush(&self);
+
+    /// Why the target is not sound any more.
+    fn failure(&self) -> Option<WriteError>;
+}
+
+/// A claim that something will be on the disk.
+#[derive(Debug)]
+pub(crate) struct Ticket(Option<Pending>);
+
+#[derive(Debug)]
+struct Pending {
+    round: u64,
+    completed: watch::Receiver<u64>,
+    target: Arc<dyn Flushable>,
+}
+
+impl Ticket {
+    /// For what needs no sync.
+    pub(crate) fn redeemed() -> Self {
+        Self(None)
+    }
+
+    /// Returns when what was written is on the disk, or can not be brought there.
+    pub(crate) async fn durable(self) -> Result<(), WriteError> {
+        let Some(mut pending) = self.0 else {
+            return Ok(());
+        };
+        let ended = pending
+            .completed
+            .wait_for(|completed| *completed >= pending.round);
+        if ended.await.is_err() {
+            return Err(WriteError("the broker stopped before it had synced".to_owned()));
+        }
+        pending.target.failure().map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    policy: Flush,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rounds: Mutex<Rounds>,
+    changed: Condvar,
+    completed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Rounds {
+    /// By address, so that a target is synced once in a round.
+    dirty: BTreeMap<usize, Arc<dyn Flushable>>,
+    /// The number of the round that takes what is dirty now.
+    next: u64,
+    urgent: bool,
+    stopping: bool,
+}
+
+impl Flusher {
+    /// Starts the thread.
+    pub(crate) fn start(policy: Flush) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            rounds: Mutex::new(Rounds {
+                dirty: BTreeMap::new(),
+                next: 1,
+                urgent: false,
+                stopping: false,
+            }),
+            changed: Condvar::new(),
+            completed: watch::Sender::new(0),
+        });
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("devbroker-flush".to_owned());
+        let thread = thread.spawn(move || worker.run(policy))?;
+        Ok(Self {
+            policy,
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Takes note of a write that was done. The ticket is for it and everything before it.
+    pub(crate) fn dirty(&self, target: Arc<dyn Flushable>) -> Ticket {
+        match self.policy {
+            Flush::Never => Ticket::redeemed(),
+            Flush::Interval(_) => {
+                self.note(target, false);
+                Ticket::redeemed()
+            }
+            Flush::Always => self.note(target, true),
+        }
+    }
+
+    /// The same, synced as soon as possible whatever the policy says.
+    pub(crate) fn urgent(&self, target: Arc<dyn Flushable>) -> Ticket {
+        self.note(target, true)
+    }
+
+    fn note(&self, target: Arc<dyn Flushable>, urgent: bool) -> Ticket {
+        let address = Arc::as_ptr(&target).cast::<()>() as usize;
+        let mut rounds = lock(&self.shared.rounds);
+        let round = rounds.next;
+        let wakes = rounds.dirty.is_empty() || (urgent && !rounds.urgent);
+        rounds.dirty.insert(address, Arc::clone(&target));
+        rounds.urgent |= urgent;
+        drop(rounds);
+        if wakes {
+            self.shared.changed.notify_one();
+        }
+        Ticket(Some(Pending {
+            round,
+            completed: self.shared.completed.subscribe(),
+            target,
+        }))
+    }
+
+    /// Syncs what is dirty, and returns when the thread has ended. Blocks.
+    pub(crate) fn stop(&self) {
+        self.ask_to_stop();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that syncs the data folder panicked");
+        }
+    }
+
+    fn ask_to_stop(&self) {
+        lock(&self.shared.rounds).stopping = true;
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+    }
+}
+
+impl Shared {
+    fn run(&self, policy: Flush) {
+        let interval = match policy {
+            Flush::Interval(interval) => interval,
+            Flush::Always | Flush::Never => Duration::ZERO,
+        };
+        while let Some((round, dirty)) = self.next_round(interval) {
+            for target in dirty.values() {
+                target.flush();
+            }
+            self.completed.send_replace(round);
+        }
+    }
+
+    /// Waits for work, then for its time. `None` when there is none any more.
+    fn next_round(&self, interval: Duration) -> Option<(u64, BTreeMap<usize, Arc<dyn Flushable>>)> {
+        let mut rounds = lock(&self.rounds);
+        while rounds.dirty.is_empty() {
+            if rounds.stopping {
+                return None;
+            }
+            rounds = self.changed.wait(rounds).unwrap_or_else(PoisonError::into_inner);
+        }
+        let due = Instant::now() + interval;
+        while !rounds.urgent && !rounds.stopping {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(rounds, left);
+            rounds = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let round = rounds.next;
+        rounds.next += 1;
+        rounds.urgent = false;
+        Some((round, std::mem::take(&mut rounds.dirty)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::*;
+
+    /// Counts its syncs; a sync waits while the gate is closed.
+    #[derive(Debug, Default)]
+    struct Target {
+        written: AtomicU64,
+        synced: AtomicU64,
+        syncs: AtomicU64,
+        broken: AtomicBool,
+        gate: Mutex<()>,
+    }
+
+    impl Flushable for Target {
+        fn flush(&self) {
+            let written = self.written.load(Ordering::SeqCst);
+            drop(lock(&self.gate));
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            self.synced.store(written, Ordering::SeqCst);
+        }
+
+        fn failure(&self) -> Option<WriteError> {
+            let broken = self.broken.load(Ordering::SeqCst);
+            broken.then(|| WriteError("broken".to_owned()))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_redeemed_ticket_means_that_the_write_was_synced_and_many_share_a_sync() {
+        let flusher = Arc::new(Flusher::start(Flush::Always).unwrap());
+        let target = Arc::new(Target::default());
+        let writers = (0..50).map(|_| {
+            let (flusher, target) = (Arc::clone(&flusher), Arc::clone(&target));
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    let written = target.written.fetch_add(1, Ordering::SeqCst) + 1;
+                    flusher.dirty(target.clone()).durable().await.unwrap();
+                    assert!(target.synced.load(Ordering::SeqCst) >= written);
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        assert!(target.syncs.load(Ordering::SeqCst) <= 5_000);
+        flusher.stop();
+    }
+
+    #[tokio::test]
+    async fn writers_that_come_while_a_sync_runs_share_the_next_one() {
+        let flusher = Flusher::start(Flush::Always).unwrap();
+        let target = Arc::new(Target::default());
+        let gate = lock(&target.gate);
+        let tickets: Vec<Ticket> = (0..100).map(|_| flusher.dirty(target.clone())).collect();
+        drop(gate);
+        for ticket in tickets {
+            ticket.durable().await.unwrap();
+        }
+        let syncs = target.syncs.load(Ordering::SeqCst);
+        assert!(
+            syncs <= 2,
+            "one that had begun and one for all the others, not {syncs}"
+        );
+        flusher.stop();
+    }
+
+    #[tokio::test]
+    async fn a_target_that_failed_fails_its_tickets() {
+        let flusher = Flusher::start(Flush::Always).unwrap();
+        let target = Arc::new(Target::default());
+        target.broken.store(true, Ordering::SeqCst);
+        assert!(flusher.dirty(target).durable().await.is_err());
+        flusher.stop();
+    }
+
+    #[tokio::test]
+    async fn an_interval_makes_nobody_wait_and_stopping_syncs_the_rest() {
+        let flusher = Flusher::start(Flush::Interval(Duration::from_secs(3_600))).unwrap();
+        let target = Arc::new(Target::default());
+        flusher.dirty(target.clone()).durable().await.unwrap();
+        assert_eq!(target.syncs.load(Ordering::SeqCst), 0);
+        flusher.stop();
+        assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_is_synced_whatever_the_policy() {
+        let flusher = Flusher::start(Flush::Never).unwrap();
+        let target = Arc::new(Target::default());
+        flusher.dirty(target.clone()).durable().await.unwrap();
+        assert_eq!(target.syncs.load(Ordering::SeqCst), 0);
+        flusher.urgent(target.clone()).durable().await.unwrap();
+        assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
+        flusher.stop();
+    }
+}

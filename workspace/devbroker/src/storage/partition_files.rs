@@ -1,0 +1,377 @@
+//! The files of one partition: what is appended, rolled, dropped, and replaced by compaction.
+//!
+//! The files tile the log: each one begins at the offset where the one before it ends. Only the last
+//! one grows. After a failed write the file is cut back to its last whole batch, so a torn batch is
+//! found in a file only where the process ended while it wrote; if even the cut fails, the partition
+//! takes nothing more until the next start has looked at it.
+//!
+//! Nothing here syncs on its own: [`PartitionFiles::take_unsynced`] says what must be synced, and the
+//! flusher does it. The caller brings the lock.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::WriteError;
+use super::files::{Disk, DiskFile, remove_if_there};
+use super::segment_name::SegmentName;
+use crate::batch::Extent;
+
+/// What the partitions of one data folder have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct FilesConfig {
+    pub(crate) disk: Disk,
+    /// A file that would pass this with the next batch is left as it is, and a new one begun.
+    pub(crate) segment_bytes: u64,
+    /// Whether anybody will ask for what must be synced.
+    pub(crate) synced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) name: SegmentName,
+    /// The offset after its last record.
+    pub(super) end: i64,
+    pub(super) bytes: u64,
+}
+
+/// Files and folders whose content or entries are not known to be on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    files: Vec<Arc<DiskFile>>,
+    /// From the inside to the outside.
+    folders: Vec<PathBuf>,
+}
+
+impl Unsynced {
+    /// Returns when all of it is on the disk: oldest file first, so that a power loss in between
+    /// leaves no hole.
+    pub(crate) fn sync(&self, disk: &Disk) -> io::Result<()> {
+        self.files.iter().try_for_each(|file| file.sync())?;
+        self.folders
+            .iter()
+            .try_for_each(|folder| disk.sync_folder(folder))
+    }
+
+    fn add_file(&mut self, file: &Arc<DiskFile>) {
+        if !self.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+            self.files.push(Arc::clone(file));
+        }
+    }
+
+    fn add_folder(&mut self, folder: &Path) {
+        if !self.folders.iter().any(|known| known == folder) {
+            self.folders.push(folder.to_owned());
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PartitionFiles {
+    pub(super) config: FilesConfig,
+    pub(super) folder: PathBuf,
+    pub(super) segments: VecDeque<Segment>,
+    /// The offset of the next record.
+    pub(super) end: i64,
+    /// The last segment, once it was written to.
+    pub(super) active: Option<Arc<DiskFile>>,
+    /// The last segment is to be left as it is.
+    pub(super) sealed: bool,
+    pub(super) unsynced: Unsynced,
+    pub(super) broken: Option<WriteError>,
+}
+
+impl PartitionFiles {
+    /// A partition without a file yet, whose first record will have this offset.
+    pub(crate) fn new(config: FilesConfig, folder: PathBuf, first_offset: i64) -> Self {
+        Self {
+            config,
+            folder,
+            segments: VecDeque::new(),
+            end: first_offset,
+            active: None,
+            sealed: false,
+            unsynced: Unsynced::default(),
+            broken: None,
+        }
+    }
+
+    /// The offset of the next record.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// The first offset that is in a file.
+    pub(crate) fn start(&self) -> i64 {
+        self.segments.front().map_or(self.end, |first| first.name.base())
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Appends a batch. It begins at [`PartitionFiles::end`]; after an error it is not in the file.
+    pub(crate) fn append(&mut self, extent: Extent, bytes: &[u8]) -> Result<(), WriteError> {
+        if let Some(reason) = &self.broken {
+            return Err(reason.clone());
+        }
+        if extent.base_offset != self.end {
+            let (base, end) = (extent.base_offset, self.end);
+            return Err(WriteError(format!(
+                "the batch begins at offset {base}, the file ends at {end}"
+            )));
+        }
+        let length = bytes.len() as u64;
+        let file = self.writable(length).map_err(|error| self.failed(&error))?;
+        if let Err(error) = file.append(bytes) {
+            self.undo(&file);
+            return Err(self.failed(&error));
+        }
+        self.end = extent.last_offset.saturating_add(1);
+        if let Some(last) = self.segments.back_mut() {
+            last.end = self.end;
+            last.bytes += length;
+        }
+        if self.config.synced {
+            self.unsynced.add_file(&file);
+        }
+        Ok(())
+    }
+
+    /// The file that the next batch of `length` bytes goes to.
+    fn writable(&mut self, length: u64) -> io::Result<Arc<DiskFile>> {
+        let grows = self.segments.back().filter(|last| {
+            let has_room = last.bytes == 0 || last.bytes.saturating_add(length) <= self.config.segment_bytes;
+            matches!(last.name, SegmentName::Dense { .. }) && has_room && !self.sealed
+        });
+        let Some(last) = grows else {
+            return self.roll();
+        };
+        if let Some(active) = &self.active {
+            return Ok(Arc::clone(active));
+        }
+        let file = Arc::new(self.config.disk.open(&self.folder.join(last.name.to_string()))?);
+        self.active = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Begins the file of the next record.
+    fn roll(&mut self) -> io::Result<Arc<DiskFile>> {
+        if !self.folder.is_dir() {
+            std::fs::create_dir_all(&self.folder)?;
+            // A partition's folder is in its topic's, and that in the folder of all topics.
+            let above: Vec<PathBuf> = self
+                .folder
+                .ancestors()
+                .skip(1)
+                .take(2)
+                .map(Path::to_owned)
+                .collect();
+            self.note_folder(&self.folder.clone());
+            above.iter().for_each(|folder| self.note_folder(folder));
+        }
+        let name = SegmentName::Dense { base: self.end };
+        let file = Arc::new(self.config.disk.create(&self.folder.join(name.to_string()))?);
+        self.note_folder(&self.folder.clone());
+        self.segments.push_back(Segment {
+            name,
+            end: self.end,
+            bytes: 0,
+        });
+        self.sealed = false;
+        self.active = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    pub(super) fn note_folder(&mut self, folder: &Path) {
+        if self.config.synced {
+            self.unsynced.add_folder(folder);
+        }
+    }
+
+    /// Takes what a failed write left out of the file again.
+    fn undo(&mut self, file: &DiskFile) {
+        let length = self.segments.back().map_or(0, |last| last.bytes);
+        if let Err(error) = file.truncate(length) {
+            let message = format!(
+                "a torn batch can not be cut from `{}`: {error}",
+                file.path().display()
+            );
+            self.break_off(message);
+        }
+    }
+
+    /// Refuses every write from now on. Only a restart, which looks at the files, can know more.
+    pub(crate) fn break_off(&mut self, reason: String) {
+        if self.broken.is_none() {
+            tracing::error!(
+                folder = %self.folder.display(),
+                reason,
+                "the partition takes no more records; mend the disk and restart the broker, which then recovers \
+                 what is on it"
+            );
+            self.broken = Some(WriteError(reason));
+        }
+    }
+
+    pub(crate) fn broken(&self) -> Option<&WriteError> {
+        self.broken.as_ref()
+    }
+
+    fn failed(&self, error: &io::Error) -> WriteError {
+        WriteError(format!("can not write to `{}`: {error}", self.folder.display()))
+    }
+
+    /// Removes the files that lie wholly before `offset`; the last one stays in any case.
+    pub(crate) fn drop_before(&mut self, offset: i64) {
+        while let (Some(first), Some(second)) = (self.segments.front(), self.segments.get(1)) {
+            if second.name.base() > offset {
+                break;
+            }
+            let path = self.folder.join(first.name.to_string());
+            if let Err(error) = remove_if_there(&path) {
+                tracing::warn!(file = %path.display(), %error, "a file that is not needed any more can not be removed");
+                break;
+            }
+            self.segments.pop_front();
+        }
+    }
+
+    /// Takes what must be synced; what is written afterwards is noted anew.
+    pub(crate) fn take_unsynced(&mut self) -> Unsynced {
+        std::mem::take(&mut self.unsynced)
+    }
+
+    /// Removes everything.
+    pub(crate) fn delete(&mut self) {
+        self.active = None;
+        self.segments.clear();
+        self.unsynced = Unsynced::default();
+        self.broken = Some(WriteError("the partition was deleted".to_owned()));
+        match std::fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %self.folder.display(), %error, "the folder of a deleted partition can not be removed; the next start tries again");
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the last file and says what compaction may now replace: everything that is there. The
+    /// partition takes more records meanwhile. `None` where there is nothing.
+    pub(crate) fn begin_replacing(&mut self) -> Option<Replacing> {
+        let base = self.segments.front()?.name.base();
+        if base >= self.end || self.broken.is_some() {
+            return None;
+        }
+        self.sealed = true;
+        self.active = None;
+        Some(Replacing {
+            disk: self.config.disk.clone(),
+            folder: self.folder.clone(),
+            base,
+            end: self.end,
+        })
+    }
+
+    /// Puts the replacement in the place of the files that it replaces. Needs the lock; the slow part
+    /// was done by [`Replacing::write`].
+    pub(crate) fn finish_replacing(&mut self, replaced: &Replaced) -> Result<(), WriteError> {
+        let Replaced { name, bytes, end, .. } = *replaced;
+        let newer = self
+            .segments
+            .iter()
+            .position(|segment| segment.name.base() >= end);
+        let newer = self.segments.split_off(newer.unwrap_or(self.segments.len()));
+        let names = self.segments.iter().map(|segment| segment.name);
+        if let Err(error) = settle(&self.folder, &replaced.swap, name, names) {
+            let reason = format!(
+                "compaction could not take its place in `{}`: {error}",
+                self.folder.display()
+            );
+            self.break_off(reason);
+        }
+        self.segments = VecDeque::from([Segment { name, end, bytes }]);
+        self.segments.extend(newer);
+        self.note_folder(&self.folder.clone());
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// The right to replace a range of files.
+#[derive(Debug)]
+pub(crate) struct Replacing {
+    disk: Disk,
+    folder: PathBuf,
+    base: i64,
+    end: i64,
+}
+
+/// A replacement that is on the disk and only has to take its place. A start finishes it where the
+/// process ended before.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    swap: PathBuf,
+    name: SegmentName,
+    bytes: u64,
+    end: i64,
+}
+
+impl Replacing {
+    /// The offsets that are replaced.
+    pub(crate) fn range(&self) -> std::ops::Range<i64> {
+        self.base..self.end
+    }
+
+    /// Writes and syncs the batches that stay. Slow: neither under a lock nor on a tokio worker.
+    pub(crate) fn write(self, batches: impl IntoIterator<Item = Bytes>) -> io::Result<Replaced> {
+        let new = self.folder.join(format!("{:020}.new", self.base));
+        remove_if_there(&new)?;
+        let written = self.write_file(&new, batches);
+        if written.is_err() {
+            // Of no use to anybody, and the next start would remove it too.
+            drop(remove_if_there(&new));
+        }
+        let (checksum, bytes) = written?;
+        let (base, end) = (self.base, self.end);
+        let name = SegmentName::Compacted { base, end, checksum };
+        let swap = self.folder.join(name.to_string()).with_extension("swap");
+        std::fs::rename(&new, &swap)?;
+        self.disk.sync_folder(&self.folder)?;
+        Ok(Replaced {
+            swap,
+            name,
+            bytes,
+            end,
+        })
+    }
+
+    fn write_file(&self, path: &Path, batches: impl IntoIterator<Item = Bytes>) -> io::Result<(u32, u64)> {
+        let file = self.disk.create(path)?;
+        let (mut checksum, mut bytes) = (0, 0);
+        for batch in batches {
+            file.append(&batch)?;
+            checksum = crc32c::crc32c_append(checksum, &batch);
+            bytes += batch.len() as u64;
+        }
+        file.sync()?;
+        Ok((checksum, bytes))
+    }
+}
+
+/// Removes the files that were replaced, then gives the replacement its name. Can be done again from
+/// any point: the replacement keeps the name that says so until the others are gone.
+pub(super) fn settle(
+    folder: &Path,
+    swap: &Path,
+    name: SegmentName,
+    replaced: impl Iterator<Item = SegmentName>,
+) -> io::Result<()> {
+    for old in replaced.filter(|old| *old != name) {
+        remove_if_there(&folder.join(old.to_string()))?;
+    }
+    std::fs::rename(swap, folder.join(name.to_string()))
+}
