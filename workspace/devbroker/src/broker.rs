@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use crate::admin;
 use crate::core::Core;
 use crate::faults::{FaultHandle, Injection};
 use crate::options::{BrokerError, Options};
+use crate::recovery;
 use crate::security::{Acl, tls};
 use crate::server;
 use crate::stats::Stats;
@@ -32,7 +34,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Listen`] where the address is busy or not of this host,
-    /// [`BrokerError::Security`] where certificates and key can not be used.
+    /// [`BrokerError::Security`] where certificates and key can not be used, [`BrokerError::Data`] where
+    /// the data folder is in use, damaged, or can not be written.
     pub async fn start(options: Options) -> Result<Self, BrokerError> {
         let (listener, address) = bind(options.listen).await?;
         let admin = match options.admin {
@@ -41,7 +44,11 @@ impl Broker {
         };
         let tls = options.security.tls.as_ref().map(tls::acceptor).transpose();
         let tls = tls.map_err(|error| BrokerError::Security(error.to_string()))?;
-        let core = Arc::new(Core::new(options));
+        let core = match options.data.clone() {
+            Some(data) => recovery::open(options, data, Arc::default()).await?,
+            None => Arc::new(Core::new(options, Uuid::new_v4().simple().to_string(), None)),
+        };
+        core.transactions.watch();
         core.tasks.spawn(server::accept(Arc::clone(&core), listener, tls));
         let admin_address = admin.map(|(listener, admin_address)| {
             core.tasks.spawn(admin::serve(Arc::clone(&core), listener));
@@ -60,8 +67,9 @@ impl Broker {
             %address,
             security_protocol = core.options.security.protocol(),
             retention_bytes = core.options.retention_bytes,
+            data = core.options.data.as_ref().map(|data| tracing::field::display(data.folder.display())),
             "devbroker is up: an embedded Kafka-protocol broker for development and tests; one process, \
-             in memory, no replication, never for production"
+             no replication, in memory and in the data folder if one is named, never for production"
         );
         Ok(Self {
             core,
@@ -80,7 +88,8 @@ impl Broker {
         self.admin_address
     }
 
-    /// Creates a topic with default settings.
+    /// Creates a topic with default settings. With a data folder it is in the kernel's cache when this
+    /// returns, and on the disk when the next request that changes something was answered.
     ///
     /// # Errors
     /// [`BrokerError::Topic`] where the name is not a topic name, or is taken.
@@ -168,12 +177,17 @@ impl Broker {
         self.core.advance_clock(step);
     }
 
-    /// Closes all connections and returns when every task of the broker has ended. The records and
-    /// offsets are gone with it.
+    /// Closes all connections and returns when every task of the broker has ended, and everything in the
+    /// data folder is on the disk. Without a data folder, records and offsets are gone with it.
     pub async fn stop(self) {
         self.core.stopping.cancel();
         self.core.tasks.close();
         self.core.tasks.wait().await;
+        if let Some(storage) = self.core.storage.clone()
+            && let Err(error) = tokio::task::spawn_blocking(move || storage.close()).await
+        {
+            tracing::error!(%error, "closing the data folder failed");
+        }
         tracing::info!(address = %self.address, "devbroker stopped");
     }
 }

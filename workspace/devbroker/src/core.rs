@@ -1,20 +1,20 @@
 //! What all connections share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::groups::Groups;
 use crate::options::Options;
+use crate::producer_ids::ProducerIds;
 use crate::retention::Retention;
 use crate::security::Guard;
 use crate::stats::{Counters, Stats};
+use crate::storage::{Storage, WriteError};
 use crate::topics::{Topic, Topics};
 use crate::transactions::Transactions;
 
@@ -35,24 +35,43 @@ pub(crate) struct Core {
     pub(crate) faults: Arc<Faults>,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    next_producer_id: AtomicI64,
+    pub(crate) producer_ids: ProducerIds,
+    /// The data folder, if there is one.
+    pub(crate) storage: Option<Arc<Storage>>,
 }
 
 impl Core {
-    pub(crate) fn new(options: Options) -> Self {
+    /// Everything in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory(options: Options) -> Self {
+        Self::new(options, "cluster".to_owned(), None)
+    }
+
+    /// A broker without topics, groups and transactions yet.
+    pub(crate) fn new(options: Options, cluster_id: String, storage: Option<Arc<Storage>>) -> Self {
         let counters = Arc::new(Counters::default());
         let retention = Arc::new(Retention::new(options.retention_bytes, Arc::clone(&counters)));
-        let topics = Arc::new(Topics::new(Arc::clone(&retention), options.max_partitions));
+        let topics = Arc::new(Topics::new(
+            Arc::clone(&retention),
+            options.max_partitions,
+            storage.clone(),
+        ));
         let clock = Arc::new(Clock::new());
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let groups = Groups::new(&options, Arc::clone(&clock), stopping.clone(), tasks.clone());
-        let transactions = Transactions::new(&options);
+        let groups = Groups::new(
+            &options,
+            Arc::clone(&clock),
+            stopping.clone(),
+            tasks.clone(),
+            storage.clone(),
+        );
+        let transactions = Transactions::new(&options, storage.clone());
         let guard = Guard::new(&options.security);
         Self {
             options,
             guard,
-            cluster_id: Uuid::new_v4().simple().to_string(),
+            cluster_id,
             topics,
             groups,
             transactions,
@@ -62,13 +81,26 @@ impl Core {
             faults: Arc::default(),
             stopping,
             tasks,
-            next_producer_id: AtomicI64::new(1),
+            producer_ids: ProducerIds::new(storage.clone()),
+            storage,
         }
     }
 
-    /// A producer id that nobody had before.
-    pub(crate) fn new_producer_id(&self) -> i64 {
-        self.next_producer_id.fetch_add(1, Ordering::Relaxed)
+    /// Returns when everything but records that was written to the data folder before is as safe as its
+    /// policy wants it.
+    pub(crate) async fn settled(&self) -> Result<(), WriteError> {
+        match &self.storage {
+            Some(storage) => storage.settled().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for records too, each of whose partitions is to be asked whether it failed.
+    pub(crate) async fn settled_with_records(&self) -> Result<(), WriteError> {
+        match &self.storage {
+            Some(storage) => storage.settled_with_records().await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn advance_clock(&self, step: Duration) {

@@ -193,7 +193,7 @@ fn peaks_kb() -> Option<(u64, u64)> {
 }
 
 fn scratch_broker() -> Arc<Core> {
-    let core = Arc::new(Core::new(Options {
+    let core = Arc::new(Core::in_memory(Options {
         retention_bytes: 8 << 20,
         max_partitions: 200,
         max_groups: 200,

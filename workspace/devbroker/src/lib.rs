@@ -5,8 +5,9 @@
 //! healthy broker: dense offsets in each partition, idempotent producing without repeats,
 //! transactions that are seen whole or not at all, long polls that wake on append, consumer groups
 //! with generations, clients that are known and do what they may. It is honest about the rest: one
-//! process, records in memory up to [`Options::retention_bytes`], no replication. Never for
-//! production; where it differs from Apache Kafka, it is wrong.
+//! process, records in memory up to [`Options::retention_bytes`] and in a data folder if
+//! [`Options::data`] names one, no replication. Never for production; where it differs from Apache
+//! Kafka, it is wrong.
 //!
 //! `testkit` and the `orderflow` command may depend on it; it depends on no other crate of ours.
 //!
@@ -36,7 +37,8 @@
 //! - [`security`]: who may connect, and what they may do.
 //! - `admin`: the admin port, off by default.
 //! - `faults`: what a test lets go wrong, and how it is carried out.
-//! - `storage`: the data folder; files of record batches, a journal for everything else, group syncs.
+//! - `storage`, `recovery`, `producer_ids`: the data folder; files of record batches, a journal for
+//!   everything else, one sync for many; what a start makes of it; ids that are never given out twice.
 //! - `core`, `clock`, `sync`: what everything shares.
 
 mod admin;
@@ -59,9 +61,11 @@ mod log;
 mod offsets;
 mod options;
 mod partition;
+mod producer_ids;
 mod producers;
 mod record_times;
 mod records;
+mod recovery;
 mod retention;
 #[cfg(test)]
 mod samples;
@@ -69,7 +73,6 @@ pub mod security;
 mod server;
 mod shape;
 mod stats;
-#[allow(dead_code, unused_imports, reason = "the next change lets the broker use it")]
 mod storage;
 mod sync;
 mod topic_config;

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::batch::{BatchHeader, Compression, stamp};
+use crate::batch::{BatchHeader, Compression, Extent, stamp};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredBatch {
@@ -108,6 +108,33 @@ impl PartitionLog {
             bytes,
         });
         base_offset
+    }
+
+    /// An empty log whose next record has this offset.
+    pub(crate) fn beginning_at(offset: i64) -> Self {
+        Self {
+            start: offset,
+            end: offset,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a batch that an earlier process had in this log, with the offsets that it has.
+    pub(crate) fn restore(&mut self, extent: Extent, header: &BatchHeader, bytes: Bytes, appended: u64) {
+        self.end = extent.last_offset + 1;
+        self.bytes += bytes.len() as u64;
+        self.batches.push_back(StoredBatch {
+            base_offset: extent.base_offset,
+            last_offset: extent.last_offset,
+            appended,
+            header: *header,
+            bytes,
+        });
+    }
+
+    /// Says where a restored log ends, which can be behind its last batch.
+    pub(crate) fn end_at(&mut self, end: i64) {
+        self.end = self.end.max(end);
     }
 
     /// Batches from the one that holds `offset` on that begin before `limit`, up to `max_bytes`; the

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::batch::Outcome;
+use crate::storage::KeptOffset;
 
 /// A committed position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,33 @@ pub(crate) struct PartitionOffset {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) committed: Committed,
+}
+
+impl PartitionOffset {
+    /// As the data folder keeps it.
+    pub(crate) fn kept(&self) -> KeptOffset {
+        KeptOffset {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.committed.offset,
+            leader_epoch: self.committed.leader_epoch,
+            metadata: self.committed.metadata.clone(),
+        }
+    }
+}
+
+impl From<KeptOffset> for PartitionOffset {
+    fn from(kept: KeptOffset) -> Self {
+        Self {
+            topic: kept.topic,
+            partition: kept.partition,
+            committed: Committed {
+                offset: kept.offset,
+                leader_epoch: kept.leader_epoch,
+                metadata: kept.metadata,
+            },
+        }
+    }
 }
 
 /// A position, and how many came before it.

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::security::Security;
+use crate::storage::{DataOptions, StorageError};
 
 /// Settings of a [`Broker`](crate::Broker). The defaults suit tests: a free port on loopback,
 /// topics only by request, no delay before the first rebalance of a group.
@@ -14,6 +15,9 @@ pub struct Options {
     /// Where the admin port listens: faults, clock and figures over HTTP, without a password. Off by
     /// default; it belongs on loopback.
     pub admin: Option<SocketAddr>,
+    /// Where records, offsets and transactions are kept when the process ends; without it, in memory
+    /// only.
+    pub data: Option<DataOptions>,
     /// Bytes of records that are kept in memory over all topics. Beyond it the oldest batches go,
     /// whoever's they are, with a WARN line and a count in [`Stats`](crate::Stats).
     pub retention_bytes: u64,
@@ -64,6 +68,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admin: None,
+            data: None,
             retention_bytes: 1 << 30,
             default_partitions: 3,
             auto_create_topics: false,
@@ -110,6 +115,9 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The data folder can not be used.
+    #[error(transparent)]
+    Data(#[from] StorageError),
     /// A topic could not be created.
     #[error("can not create topic `{topic}`: {reason}")]
     Topic {

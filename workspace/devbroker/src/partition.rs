@@ -4,18 +4,23 @@
 //! The lock is per partition and is held for copying handles, never for copying records or for
 //! waiting. A reader that found too little registers a [`Notify`]; every append wakes all who are
 //! registered, and a registration made before the last look at the log can not miss an append.
+//!
+//! With a data folder a batch goes to its file before it goes to memory, and a file that refuses it
+//! keeps it out of both. Where answers wait for the disk, readers do too: they see the log up to what
+//! is synced, so that a power loss takes nothing back that somebody has seen.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
 use tokio::sync::Notify;
 
-use crate::batch::{self, BatchHeader, Outcome, Refusal, Sequenced};
+use crate::batch::{self, BatchHeader, Extent, Outcome, Refusal, Sequenced};
 use crate::compaction::{self, Compacted, Pass};
 use crate::log::{Dropped, OutOfRange, PartitionLog, Read, StoredBatch};
 use crate::producers::{DescribedProducer, Producers, Verdict};
 use crate::retention::{Bound, Retention};
+use crate::storage::{Entry, Flushable, PartitionFiles, Storage, WriteError};
 use crate::sync::lock;
 use crate::topic_config::{CompactionSettings, TopicConfig};
 use crate::transaction_index::{Aborted, TransactionIndex};
@@ -28,11 +33,16 @@ pub(crate) struct Partition {
     topic: Arc<str>,
     index: i32,
     retention: Arc<Retention>,
+    storage: Option<Arc<Storage>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// With a data folder, where the records are kept.
+    files: Option<PartitionFiles>,
+    /// Where answers wait for the disk, the offset before which everything is on it.
+    synced_end: Option<i64>,
     log: PartitionLog,
     producers: Producers,
     transactions: TransactionIndex,
@@ -115,14 +125,28 @@ pub(crate) struct Appended {
 #[derive(Debug)]
 pub(crate) struct Deleted;
 
+/// Why records could not be deleted.
+#[derive(Debug)]
+pub(crate) enum NotDeleted {
+    OutOfRange,
+    NotKept,
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        Self::new(ResponseError::KafkaStorageError, error.0)
+    }
+}
+
 impl State {
     fn bounds(&self) -> Bounds {
-        let (start, end) = (self.log.start(), self.log.end());
+        let start = self.log.start();
+        let end = self.synced_end.map_or(self.log.end(), |synced| synced.max(start));
         // Retention and DeleteRecords may have taken the beginning of an open transaction.
         let stable = self
             .transactions
             .first_open()
-            .map_or(end, |first| first.max(start));
+            .map_or(end, |first| first.clamp(start, end));
         Bounds { start, end, stable }
     }
 
@@ -155,15 +179,40 @@ impl State {
         self.transactions.forget_before(self.log.start());
         Some(dropped)
     }
+
+    fn wake_readers(&self) {
+        for reader in &self.waiting {
+            reader.notify_one();
+        }
+    }
+
+    /// Why nothing more can be kept.
+    fn failure(&self) -> Option<WriteError> {
+        self.files.as_ref().and_then(|files| files.broken().cloned())
+    }
 }
 
 impl Partition {
-    pub(crate) fn new(topic: Arc<str>, index: i32, retention: Arc<Retention>) -> Self {
+    /// A partition without records, and with a data folder the files that it will have.
+    pub(crate) fn new(
+        topic: Arc<str>,
+        index: i32,
+        retention: Arc<Retention>,
+        kept: Option<(Arc<Storage>, PartitionFiles)>,
+    ) -> Self {
+        let (storage, files) = kept.unzip();
+        let synced_end = storage.as_ref().filter(|storage| storage.shows_synced_only());
+        let state = State {
+            synced_end: synced_end.map(|_| 0),
+            files,
+            ..State::default()
+        };
         Self {
             topic,
             index,
             retention,
-            state: Mutex::default(),
+            storage,
+            state: Mutex::new(state),
         }
     }
 
@@ -182,7 +231,7 @@ impl Partition {
     /// Appends a batch that passed [`BatchHeader::check`], and wakes the readers. `None` where it is
     /// the first of a transaction, and the coordinator has to be asked before.
     pub(crate) fn append(
-        &self,
+        self: &Arc<Self>,
         header: &BatchHeader,
         bytes: &[u8],
         membership: Membership,
@@ -192,6 +241,9 @@ impl Partition {
         let mut state = self.state();
         if state.deleted {
             return Err(Deleted);
+        }
+        if let Some(failure) = state.failure() {
+            return Ok(Some(Err(failure.into())));
         }
         let log_start = state.log.start();
         if let Some(sequenced) = &header.sequenced {
@@ -211,18 +263,18 @@ impl Partition {
                 Err(refusal) => return Ok(Some(Err(refusal))),
             }
         }
-        let base_offset = self.push(&mut state, header, batch);
-        Ok(Some(Ok(Appended {
+        let pushed = self.push(&mut state, header, batch).map(|base_offset| Appended {
             base_offset,
             log_start,
             duplicate: false,
-        })))
+        });
+        Ok(Some(pushed.map_err(Refusal::from)))
     }
 
     /// Ends a producer's transaction in this partition, and wakes the readers. An epoch that is older
     /// than what the partition has seen is refused: its transaction was ended by someone else.
     pub(crate) fn end_transaction(
-        &self,
+        self: &Arc<Self>,
         producer_id: i64,
         epoch: i16,
         outcome: Outcome,
@@ -237,13 +289,40 @@ impl Partition {
         if state.producers.is_fenced(producer_id, epoch) {
             return Err(ResponseError::InvalidProducerEpoch);
         }
-        self.push(&mut state, &header, bytes);
-        Ok(())
+        let pushed = self.push(&mut state, &header, bytes);
+        pushed.map(drop).map_err(|_| ResponseError::KafkaStorageError)
     }
 
     /// Appends what was decided to be right, and keeps the books on its producer and transaction.
-    fn push(&self, state: &mut State, header: &BatchHeader, bytes: BytesMut) -> i64 {
-        let length = bytes.len() as u64;
+    fn push(
+        self: &Arc<Self>,
+        state: &mut State,
+        header: &BatchHeader,
+        mut bytes: BytesMut,
+    ) -> Result<i64, WriteError> {
+        if let Some(files) = &mut state.files {
+            let base_offset = state.log.end();
+            let last_offset = base_offset + i64::from(header.records) - 1;
+            batch::stamp(&mut bytes, base_offset);
+            let extent = Extent {
+                base_offset,
+                last_offset,
+            };
+            files.append(extent, &bytes)?;
+        }
+        let base_offset = self.book(state, header, bytes);
+        if let Some(storage) = &self.storage {
+            storage.dirty(Arc::clone(self) as Arc<dyn Flushable>);
+        }
+        if state.synced_end.is_none() {
+            state.wake_readers();
+        }
+        Ok(base_offset)
+    }
+
+    /// Takes a batch into memory.
+    fn book(&self, state: &mut State, header: &BatchHeader, bytes: BytesMut) -> i64 {
+        self.retention.charge(bytes.len() as u64);
         let ends = header.control.then(|| batch::outcome(&bytes)).flatten();
         let appended = self.retention.next_append();
         let base_offset = state.log.append(header, bytes, appended);
@@ -252,11 +331,41 @@ impl Partition {
             let (producer_id, timestamp) = (sequenced.producer_id, header.max_timestamp);
             state.producers.date(producer_id, timestamp, header.control);
         }
-        self.retention.charge(length);
-        for reader in &state.waiting {
-            reader.notify_one();
-        }
         base_offset
+    }
+
+    /// Takes the batches that the files have, from `start` on; whoever calls is the only one who knows
+    /// of the partition. The order of appends over the broker is told by the times of the records.
+    pub(crate) fn restore(&self, start: i64, end: i64, batches: Vec<(Extent, BatchHeader, Bytes)>) {
+        let mut state = self.state();
+        let first = batches.first().map_or(end, |(extent, ..)| extent.base_offset);
+        state.log = PartitionLog::beginning_at(first);
+        let mut appended = 0;
+        for (extent, header, bytes) in batches {
+            appended = appended.max(u64::try_from(header.max_timestamp).unwrap_or(0));
+            self.retention.restore(appended, bytes.len() as u64);
+            let ends = header.control.then(|| batch::outcome(&bytes)).flatten();
+            state.log.restore(extent, &header, bytes, appended);
+            if let Some(sequenced) = &header.sequenced {
+                let base_offset = extent.base_offset;
+                state.account(sequenced, header.transactional, ends, base_offset, appended);
+            }
+        }
+        state.log.end_at(end);
+        if let Ok(dropped) = state.log.delete_before(start) {
+            self.retention.refund(dropped.bytes);
+        }
+        state.synced_end = state.synced_end.map(|_| end);
+    }
+
+    /// The producers that have a transaction open here, each with its epoch.
+    pub(crate) fn open_transactions(&self) -> Vec<(i64, i16)> {
+        self.state().producers.open()
+    }
+
+    /// Why nothing more can be kept, and nothing that was not synced is.
+    pub(crate) fn failure(&self) -> Option<WriteError> {
+        self.state().failure()
     }
 
     pub(crate) fn read(
@@ -332,12 +441,46 @@ impl Partition {
         Some(dropped)
     }
 
-    pub(crate) fn delete_before(&self, offset: i64) -> Result<Bounds, OutOfRange> {
+    pub(crate) fn delete_before(&self, offset: i64) -> Result<Bounds, NotDeleted> {
         let mut state = self.state();
-        let dropped = state.log.delete_before(offset)?;
+        let bounds = state.bounds();
+        if offset < 0 || offset > bounds.end {
+            return Err(NotDeleted::OutOfRange);
+        }
+        self.keep_start(offset.max(bounds.start))
+            .map_err(|_| NotDeleted::NotKept)?;
+        let deleted = state.log.delete_before(offset);
+        let dropped = deleted.map_err(|OutOfRange| NotDeleted::OutOfRange)?;
         state.transactions.forget_before(offset);
+        if let Some(files) = &mut state.files {
+            files.drop_before(offset);
+        }
         self.retention.refund(dropped.bytes);
         Ok(state.bounds())
+    }
+
+    /// Retention dropped records: the data folder is told, and files that have none left go.
+    pub(crate) fn start_moved(&self) {
+        let mut state = self.state();
+        let start = state.log.start();
+        // What can not be told is dropped again after the next start.
+        if let Err(error) = self.keep_start(start) {
+            tracing::debug!(topic = &*self.topic, partition = self.index, %error, "the start of a log was not kept");
+        }
+        if let Some(files) = &mut state.files {
+            files.drop_before(start);
+        }
+    }
+
+    fn keep_start(&self, offset: i64) -> Result<(), WriteError> {
+        let Some(storage) = &self.storage else {
+            return Ok(());
+        };
+        storage.record(vec![Entry::LogStartMoved {
+            topic: self.topic.to_string(),
+            partition: self.index,
+            offset,
+        }])
     }
 
     /// Drops what the topic's own bounds say, and reports it.
@@ -438,8 +581,37 @@ impl Partition {
         state.producers = Producers::default();
         state.transactions = TransactionIndex::default();
         state.deleted = true;
-        for reader in &state.waiting {
-            reader.notify_one();
+        if let Some(files) = &mut state.files {
+            files.delete();
+        }
+        state.wake_readers();
+    }
+}
+
+impl Flushable for Partition {
+    fn flush(&self) {
+        let Some(storage) = &self.storage else {
+            return;
+        };
+        let (unsynced, end) = {
+            let mut state = self.state();
+            let unsynced = state.files.as_mut().map(PartitionFiles::take_unsynced);
+            (unsynced.unwrap_or_default(), state.log.end())
+        };
+        let synced = unsynced.sync(storage.disk());
+        let mut state = self.state();
+        match synced {
+            Ok(()) if state.synced_end.is_some() => {
+                state.synced_end = Some(end);
+                state.wake_readers();
+            }
+            Ok(()) => {}
+            Err(_) if state.deleted => {}
+            Err(error) => {
+                if let Some(files) = &mut state.files {
+                    files.break_off(format!("what was written can not be synced: {error}"));
+                }
+            }
         }
     }
 }

@@ -71,6 +71,12 @@ impl Producers {
         producer.is_some_and(|producer| producer.open.is_some() && producer.epoch == epoch)
     }
 
+    /// The producers with an open transaction, each with its epoch.
+    pub(crate) fn open(&self) -> Vec<(i64, i16)> {
+        let open = self.by_id.iter().filter(|(_, producer)| producer.open.is_some());
+        open.map(|(id, producer)| (*id, producer.epoch)).collect()
+    }
+
     /// Whether a later epoch of the producer is known.
     pub(crate) fn is_fenced(&self, producer_id: i64, epoch: i16) -> bool {
         let producer = self.by_id.get(&producer_id);

@@ -56,6 +56,13 @@ impl Retention {
         self.appended.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A batch of an earlier process is in memory again, at this place of the order.
+    pub(crate) fn restore(&self, appended: u64, bytes: u64) {
+        self.appended
+            .fetch_max(appended.saturating_add(1), Ordering::Relaxed);
+        self.charge(bytes);
+    }
+
     pub(crate) fn charge(&self, bytes: u64) {
         self.counters.bytes_stored.add(bytes);
     }
@@ -113,6 +120,7 @@ impl Retention {
         if dropped == Dropped::default() {
             return;
         }
+        partition.start_moved();
         self.counters.retention_dropped_records.add(dropped.records);
         self.counters.retention_dropped_bytes.add(dropped.bytes);
         tracing::warn!(

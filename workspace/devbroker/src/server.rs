@@ -70,7 +70,7 @@ enum Closed {
     Unknown(ApiKey),
     #[error("authentication failed: {0}")]
     Unauthenticated(String),
-    #[error("a request with `acks=0` failed, and closing is the only way to say so: {0}")]
+    #[error("a request failed, and closing the connection is the only way to say so: {0}")]
     Unacknowledged(String),
     #[error("an injected fault: {0}")]
     Fault(&'static str),

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::batch::Refusal;
 use crate::partition::Partition;
 use crate::retention::Retention;
+use crate::storage::{Entry, PartitionFiles, Storage};
 use crate::sync::{read, write};
 use crate::topic_config::{TopicConfig, check_name, collision_key};
 
@@ -34,23 +35,6 @@ impl Topic {
         Arc::clone(&read(&self.config))
     }
 
-    /// Puts what `change` makes of the settings in their place, or with `validate_only` says whether
-    /// that could be done.
-    pub(crate) fn alter(
-        &self,
-        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
-        validate_only: bool,
-    ) -> Result<(), Refusal> {
-        let mut config = write(&self.config);
-        let changed = change(&config)?;
-        if !validate_only && changed != **config {
-            tracing::info!(topic = &*self.name, settings = ?changed.all_given(), "topic settings changed");
-            say_what_has_no_effect(&self.name, &changed);
-            *config = Arc::new(changed);
-        }
-        Ok(())
-    }
-
     pub(crate) fn partition_count(&self) -> i32 {
         i32::try_from(read(&self.partitions).len()).unwrap_or(i32::MAX)
     }
@@ -69,6 +53,7 @@ impl Topic {
 pub(crate) struct Topics {
     by_name: RwLock<Directory>,
     retention: Arc<Retention>,
+    storage: Option<Arc<Storage>>,
     max_partitions: usize,
 }
 
@@ -81,11 +66,27 @@ struct Directory {
     partition_count: usize,
 }
 
+impl Directory {
+    fn insert(&mut self, topic: Arc<Topic>) {
+        let name = Arc::clone(&topic.name);
+        self.partition_count += read(&topic.partitions).len();
+        self.names_by_id.insert(topic.id, Arc::clone(&name));
+        self.names_by_collision_key
+            .insert(collision_key(&name), Arc::clone(&name));
+        self.topics.insert(name, topic);
+    }
+}
+
 impl Topics {
-    pub(crate) fn new(retention: Arc<Retention>, max_partitions: usize) -> Self {
+    pub(crate) fn new(
+        retention: Arc<Retention>,
+        max_partitions: usize,
+        storage: Option<Arc<Storage>>,
+    ) -> Self {
         Self {
             by_name: RwLock::default(),
             retention,
+            storage,
             max_partitions,
         }
     }
@@ -141,25 +142,51 @@ impl Topics {
         }
         self.check_partition_count(directory.partition_count, 0, partitions)?;
         let name: Arc<str> = Arc::from(name);
+        let id = Uuid::new_v4();
+        let new = (0..partitions).map(|index| self.new_partition(&name, id, index));
         let topic = Arc::new(Topic {
             name: Arc::clone(&name),
-            id: Uuid::new_v4(),
+            id,
             config: RwLock::new(Arc::new(config)),
-            partitions: RwLock::new(
-                (0..partitions)
-                    .map(|index| self.new_partition(&name, index))
-                    .collect(),
-            ),
+            partitions: RwLock::new(new.collect()),
         });
         if !validate_only {
+            self.keep(|| Entry::TopicCreated {
+                name: name.to_string(),
+                id,
+                partitions,
+                settings: topic.config().all_given().clone(),
+            })?;
             say_what_has_no_effect(&name, &topic.config());
             tracing::info!(topic = &*name, partitions, topic_id = %topic.id, "topic created");
-            directory.partition_count += read(&topic.partitions).len();
-            directory.names_by_id.insert(topic.id, Arc::clone(&name));
-            directory.names_by_collision_key.insert(key, Arc::clone(&name));
-            directory.topics.insert(name, Arc::clone(&topic));
+            directory.insert(Arc::clone(&topic));
         }
         Ok(topic)
+    }
+
+    /// Puts what `change` makes of a topic's settings in their place, or with `validate_only` says
+    /// whether that could be done.
+    pub(crate) fn alter(
+        &self,
+        name: &str,
+        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Refusal>,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, Refusal> {
+        // Held until the change is kept, so that it is not kept of a later topic of the same name.
+        let directory = read(&self.by_name);
+        let topic = directory.topics.get(name).ok_or_else(|| unknown(name))?;
+        let mut config = write(&topic.config);
+        let changed = change(&config)?;
+        if !validate_only && changed != **config {
+            self.keep(|| Entry::TopicConfigured {
+                name: name.to_owned(),
+                settings: changed.all_given().clone(),
+            })?;
+            tracing::info!(topic = name, settings = ?changed.all_given(), "topic settings changed");
+            say_what_has_no_effect(name, &changed);
+            *config = Arc::new(changed);
+        }
+        Ok(Arc::clone(topic))
     }
 
     /// Grows a topic to `count` partitions.
@@ -175,7 +202,11 @@ impl Topics {
         }
         self.check_partition_count(directory.partition_count, current, count)?;
         if !validate_only {
-            let added = (current..count).map(|index| self.new_partition(&topic.name, index));
+            self.keep(|| Entry::TopicGrown {
+                name: name.to_owned(),
+                partitions: count,
+            })?;
+            let added = (current..count).map(|index| self.new_partition(&topic.name, topic.id, index));
             write(&topic.partitions).extend(added);
             directory.partition_count += usize::try_from(count - current).unwrap_or(0);
             tracing::info!(topic = name, partitions = count, "topic grew");
@@ -185,6 +216,12 @@ impl Topics {
 
     pub(crate) fn delete(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
         let mut directory = write(&self.by_name);
+        if !directory.topics.contains_key(name) {
+            return Err(unknown(name));
+        }
+        self.keep(|| Entry::TopicDeleted {
+            name: name.to_owned(),
+        })?;
         let Some(topic) = directory.topics.remove(name) else {
             return Err(unknown(name));
         };
@@ -196,16 +233,52 @@ impl Topics {
         for partition in partitions {
             partition.delete();
         }
+        if let Some(storage) = &self.storage {
+            storage.remove_topic(name, topic.id);
+        }
         tracing::info!(topic = name, "topic deleted");
         Ok(topic)
     }
 
-    fn new_partition(&self, topic: &Arc<str>, index: i32) -> Arc<Partition> {
-        Arc::new(Partition::new(
-            Arc::clone(topic),
-            index,
-            Arc::clone(&self.retention),
-        ))
+    /// Takes a topic that a data folder has, with its partitions as they were read.
+    pub(crate) fn restore(
+        &self,
+        name: &Arc<str>,
+        id: Uuid,
+        config: TopicConfig,
+        partitions: Vec<Arc<Partition>>,
+    ) {
+        write(&self.by_name).insert(Arc::new(Topic {
+            name: Arc::clone(name),
+            id,
+            config: RwLock::new(Arc::new(config)),
+            partitions: RwLock::new(partitions),
+        }));
+    }
+
+    fn new_partition(&self, topic: &Arc<str>, id: Uuid, index: i32) -> Arc<Partition> {
+        let files = |storage: &Storage| storage.new_partition((topic, id), index);
+        self.partition_of(topic, index, self.storage.as_deref().map(files))
+    }
+
+    /// A partition without records, and its files if there is a data folder.
+    pub(crate) fn partition_of(
+        &self,
+        topic: &Arc<str>,
+        index: i32,
+        files: Option<PartitionFiles>,
+    ) -> Arc<Partition> {
+        let kept = self.storage.clone().zip(files);
+        let retention = Arc::clone(&self.retention);
+        Arc::new(Partition::new(Arc::clone(topic), index, retention, kept))
+    }
+
+    /// Writes what happened into the data folder, if there is one, before it happens.
+    fn keep(&self, entry: impl FnOnce() -> Entry) -> Result<(), Refusal> {
+        let Some(storage) = &self.storage else {
+            return Ok(());
+        };
+        storage.record(vec![entry()]).map_err(Refusal::from)
     }
 
     fn check_partition_count(&self, existing: usize, from: i32, to: i32) -> Result<(), Refusal> {
@@ -246,6 +319,7 @@ mod tests {
         Topics::new(
             Arc::new(Retention::new(1 << 20, Arc::new(Counters::default()))),
             10,
+            None,
         )
     }
 

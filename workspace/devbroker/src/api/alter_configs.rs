@@ -17,7 +17,6 @@ use crate::config_changes::{Change, Operation, changed, replaced};
 use crate::core::Core;
 use crate::security::{Operation as SecuredOperation, Resource};
 use crate::topic_config::{TopicConfig, check_name};
-use crate::topics::unknown;
 
 /// A resource of a request, and what is wanted of its settings.
 struct Wanted<'a> {
@@ -150,8 +149,9 @@ fn alter_one(
         other => return Err(invalid_request(format!("resource type `{other}` is not served"))),
     }
     check_name(name)?;
-    let topic = core.topics.get(name).ok_or_else(|| unknown(name))?;
-    topic.alter(|config| change(config, changes), validate_only)?;
+    let topic = core
+        .topics
+        .alter(name, |config| change(config, changes), validate_only)?;
     if !validate_only {
         core.enforce_settings(&topic);
     }

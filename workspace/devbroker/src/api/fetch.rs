@@ -319,7 +319,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_is_registered_while_it_waits_and_no_longer() {
-        let core = Arc::new(Core::new(Options::default()));
+        let core = Arc::new(Core::in_memory(Options::default()));
         let topic = core
             .topics
             .create("topic", 1, TopicConfig::default(), false)

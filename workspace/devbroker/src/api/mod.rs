@@ -121,8 +121,27 @@ impl RequestContext {
 }
 
 /// Answers a request whose key and version are supported and whose shape was checked. Those of SASL
-/// change who is on the other side of the session.
+/// change who is on the other side of the session. The answer waits until what it tells of is kept.
 pub(crate) async fn answer(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    session: &mut Session,
+    body: Bytes,
+) -> Result<Answer, Malformed> {
+    let answer = handle(core, context, session, body).await?;
+    // These two tell of records, which see to it themselves.
+    if matches!(context.key, ApiKey::Produce | ApiKey::Fetch) {
+        return Ok(answer);
+    }
+    Ok(match core.settled().await {
+        Ok(()) => answer,
+        Err(error) => Answer::Close(format!(
+            "the data folder can not keep what was asked for: {error}"
+        )),
+    })
+}
+
+async fn handle(
     core: &Arc<Core>,
     context: &RequestContext,
     session: &mut Session,
@@ -135,7 +154,7 @@ pub(crate) async fn answer(
         ApiKey::SaslAuthenticate => {
             context.answer(&sasl::authenticate(core, session, &context.decode(body)?))
         }
-        ApiKey::Produce => produce::produce(core, context, context.decode(body)?),
+        ApiKey::Produce => produce::produce(core, context, context.decode(body)?).await,
         ApiKey::Fetch => Ok(fetch::fetch(core, context, context.decode(body)?).await),
         ApiKey::ApiVersions => context.answer(&versions::versions()),
         ApiKey::Metadata => context.answer(&metadata::metadata(core, context, context.decode(body)?)),

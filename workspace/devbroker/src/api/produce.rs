@@ -1,5 +1,7 @@
 //! Produce.
 
+use std::sync::Arc;
+
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
@@ -21,7 +23,7 @@ const ZSTD_SINCE: i16 = 7;
 /// The first version whose clients know TRANSACTION_ABORTABLE (KIP-890).
 const ABORTABLE_SINCE: i16 = 11;
 
-pub(super) fn produce(
+pub(super) async fn produce(
     core: &Core,
     context: &RequestContext,
     request: ProduceRequest,
@@ -50,13 +52,9 @@ pub(super) fn produce(
                 tracing::debug!(topic = %data.name.0, partition = partition.index, reason = %refusal.message, "batch refused");
                 refused.get_or_insert_with(|| refusal.message.clone());
             }
-            partitions.push(response(partition.index, result));
+            partitions.push((partition.index, result));
         }
-        topics.push(
-            TopicProduceResponse::default()
-                .with_name(data.name)
-                .with_partition_responses(partitions),
-        );
+        topics.push((data.name, partitions));
     }
     if core.retention.is_exceeded() {
         core.retention.sweep(&core.topics);
@@ -64,8 +62,27 @@ pub(super) fn produce(
     match (request.acks, refused) {
         (0, None) => Ok(Answer::Silence),
         (0, Some(reason)) => Ok(Answer::Close(reason)),
-        _ => context.answer(&ProduceResponse::default().with_responses(topics)),
+        _ => {
+            // The partitions are asked below; what the journal says is not about records.
+            drop(core.settled_with_records().await);
+            let responses = topics.into_iter().map(|(name, partitions)| {
+                let partitions = partitions
+                    .into_iter()
+                    .map(|(index, result)| response(index, result.and_then(kept)));
+                TopicProduceResponse::default()
+                    .with_name(name)
+                    .with_partition_responses(partitions.collect())
+            });
+            context.answer(&ProduceResponse::default().with_responses(responses.collect()))
+        }
     }
+}
+
+/// Whether the batch is where the data folder's policy wants it, now that it had the time.
+fn kept((partition, appended): (Arc<Partition>, Appended)) -> Result<Appended, Refusal> {
+    partition
+        .failure()
+        .map_or(Ok(appended), |failure| Err(failure.into()))
 }
 
 fn append(
@@ -74,7 +91,7 @@ fn append(
     topic: Option<&Topic>,
     id: Option<&TransactionalId>,
     data: &PartitionProduceData,
-) -> Result<Appended, Refusal> {
+) -> Result<(Arc<Partition>, Appended), Refusal> {
     let unknown = || {
         Refusal::new(
             ResponseError::UnknownTopicOrPartition,
@@ -128,7 +145,7 @@ fn append(
             partition.enforce(&config, core.clock.unix_ms());
         }
     }
-    Ok(appended)
+    Ok((partition, appended))
 }
 
 /// A compacted topic takes no records without a key: they could never be told apart.
@@ -152,7 +169,7 @@ fn check_keys(header: &BatchHeader, bytes: &[u8]) -> Result<(), Refusal> {
 fn append_first(
     core: &Core,
     context: &RequestContext,
-    partition: &Partition,
+    partition: &Arc<Partition>,
     id: Option<&TransactionalId>,
     header: &BatchHeader,
     bytes: &[u8],

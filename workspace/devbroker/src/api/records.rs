@@ -9,6 +9,7 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::{RequestContext, code};
 use crate::core::Core;
+use crate::partition::NotDeleted;
 use crate::security::{Operation, Resource};
 
 /// The offset that stands for the end of the log.
@@ -44,9 +45,10 @@ fn delete_one(core: &Core, topic: &str, wanted: &DeleteRecordsPartition) -> Resu
     } else {
         wanted.offset
     };
-    let bounds = partition
-        .delete_before(offset)
-        .map_err(|_| ResponseError::OffsetOutOfRange)?;
+    let bounds = partition.delete_before(offset).map_err(|refused| match refused {
+        NotDeleted::OutOfRange => ResponseError::OffsetOutOfRange,
+        NotDeleted::NotKept => ResponseError::KafkaStorageError,
+    })?;
     tracing::info!(
         topic,
         partition = wanted.partition_index,

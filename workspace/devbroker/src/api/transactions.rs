@@ -53,6 +53,8 @@ async fn initialise(
     context: &RequestContext,
     request: &InitProducerIdRequest,
 ) -> Result<Identity, ResponseError> {
+    let kept = core.producer_ids.ensure();
+    kept.map_err(|_| ResponseError::CoordinatorNotAvailable)?;
     let Some(id) = &request.transactional_id else {
         // Who may write to some topic may do so idempotently (KIP-679).
         if !context.may_with_some(core, Operation::Write, ResourceType::Topic) {
@@ -60,7 +62,7 @@ async fn initialise(
         }
         // Without a transactional id there is a new producer id each time, whatever the client had.
         return Ok(Identity {
-            producer_id: core.new_producer_id(),
+            producer_id: core.producer_ids.take(),
             epoch: 0,
         });
     };
@@ -72,10 +74,9 @@ async fn initialise(
     };
     let timeout = Duration::from_millis(u64::try_from(request.transaction_timeout_ms).unwrap_or(0));
     let now = core.clock.now();
-    let initialised = core
-        .transactions
-        .coordinator()
-        .initialise(now, id, timeout, claimed, || core.new_producer_id())?;
+    let initialised = core.transactions.change(id, |coordinator| {
+        coordinator.initialise(now, id, timeout, claimed, || core.producer_ids.take())
+    })?;
     match initialised {
         Initialised::Ready(identity) => Ok(identity),
         Initialised::Aborting(ending) => {
@@ -125,9 +126,9 @@ pub(super) fn add_partitions(
     // All or nothing: one that can not be added keeps the others out too.
     let outcome = if partitions().all(|(topic, partition)| check(&topic, partition).is_ok()) {
         let (now, now_ms) = (core.clock.now(), core.clock.unix_ms());
-        let mut coordinator = core.transactions.coordinator();
-        let added = coordinator.add(now, now_ms, id, identity, partitions(), None);
-        drop(coordinator);
+        let added = core.transactions.change(id, |coordinator| {
+            coordinator.add(now, now_ms, id, identity, partitions(), None)
+        });
         core.transactions.watch();
         Some(told_code(added, context))
     } else {
@@ -179,9 +180,10 @@ fn add_group(core: &Core, request: &AddOffsetsToTxnRequest) -> Result<(), Respon
     };
     let (now, now_ms) = (core.clock.now(), core.clock.unix_ms());
     let group = Some(request.group_id.to_string());
-    core.transactions
-        .coordinator()
-        .add(now, now_ms, &request.transactional_id, identity, [], group)
+    let id = &request.transactional_id;
+    core.transactions.change(id, |coordinator| {
+        coordinator.add(now, now_ms, id, identity, [], group)
+    })
 }
 
 /// What it takes to commit offsets of a group in a transaction, the topics left aside.
@@ -209,10 +211,10 @@ pub(super) async fn end(
         Outcome::Abort
     };
     let now = core.clock.now();
+    let id = &request.transactional_id;
     let ended = core
         .transactions
-        .coordinator()
-        .end(now, &request.transactional_id, identity, outcome);
+        .change(id, |coordinator| coordinator.end(now, id, identity, outcome));
     let result = match ended {
         Ok(Ended::Now(ending)) => {
             finish(core, ending).await;
@@ -286,7 +288,6 @@ async fn hold(
         epoch: request.producer_epoch,
     };
     core.transactions
-        .coordinator()
         .check_group(&request.transactional_id, identity, &request.group_id)
         .map_err(|error| match error {
             // Kafka's groups know of no other name for it, in any version.

@@ -27,7 +27,9 @@ pub(crate) use member::{JoinRequest, Joined, Protocol};
 pub(crate) use task::{Command, Position};
 
 use crate::clock::Clock;
+use crate::offsets::Offsets;
 use crate::options::Options;
+use crate::storage::Storage;
 use crate::sync::lock;
 use group::{Group, GroupSettings};
 use task::GroupTask;
@@ -55,6 +57,7 @@ pub(crate) struct Groups {
     clock: Arc<Clock>,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    storage: Option<Arc<Storage>>,
 }
 
 impl Groups {
@@ -63,6 +66,7 @@ impl Groups {
         clock: Arc<Clock>,
         stopping: CancellationToken,
         tasks: TaskTracker,
+        storage: Option<Arc<Storage>>,
     ) -> Self {
         Self {
             directory: Directory::default(),
@@ -75,6 +79,16 @@ impl Groups {
             clock,
             stopping,
             tasks,
+            storage,
+        }
+    }
+
+    /// Makes the groups that a data folder has offsets of. They have no members.
+    pub(crate) fn restore(&self, groups: impl IntoIterator<Item = (String, Offsets)>) {
+        let mut directory = lock(&self.directory);
+        for (id, offsets) in groups {
+            let group = self.start(&id, offsets);
+            directory.insert(id, group);
         }
     }
 
@@ -163,6 +177,13 @@ impl Groups {
             );
             return Err(ResponseError::CoordinatorNotAvailable);
         }
+        let group = self.start(id, Offsets::default());
+        directory.insert(id.to_owned(), group.clone());
+        Ok(Some(group))
+    }
+
+    /// Starts the task of a group.
+    fn start(&self, id: &str, offsets: Offsets) -> mpsc::Sender<Command> {
         let (sender, commands) = mpsc::channel(QUEUE);
         let task = GroupTask {
             id: id.to_owned(),
@@ -171,9 +192,9 @@ impl Groups {
             directory: Arc::clone(&self.directory),
             commands,
             stopping: self.stopping.clone(),
+            storage: self.storage.clone(),
         };
-        self.tasks.spawn(task.run());
-        directory.insert(id.to_owned(), sender.clone());
-        Ok(Some(sender))
+        self.tasks.spawn(task.run(offsets));
+        sender
     }
 }

@@ -18,6 +18,7 @@ use super::member::{JoinReply, JoinRequest, Reply, SyncReply, Ticket};
 use crate::batch::Outcome;
 use crate::clock::{Clock, Moment};
 use crate::offsets::{Committed, Offsets, PartitionOffset};
+use crate::storage::{Entry, Storage};
 use crate::sync::lock;
 
 /// A group without members and offsets is forgotten after this; Kafka's check interval.
@@ -47,7 +48,7 @@ pub(crate) enum Command {
         answer: oneshot::Sender<Result<(), ResponseError>>,
     },
     /// The transaction of this producer ended.
-    EndTransaction(i64, Outcome, oneshot::Sender<()>),
+    EndTransaction(i64, Outcome, oneshot::Sender<Result<(), ResponseError>>),
     /// The positions of these partitions, in their order, or of all.
     Fetch(Option<Vec<(String, i32)>>, oneshot::Sender<Vec<Position>>),
     /// Forgets the positions of these partitions, except of topics that a live member reads.
@@ -80,6 +81,7 @@ pub(super) struct GroupTask {
     pub(super) directory: Directory,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) stopping: CancellationToken,
+    pub(super) storage: Option<Arc<Storage>>,
 }
 
 #[derive(Default)]
@@ -104,8 +106,7 @@ enum Next {
 }
 
 impl GroupTask {
-    pub(super) async fn run(mut self) {
-        let mut offsets = Offsets::default();
+    pub(super) async fn run(mut self, mut offsets: Offsets) {
         let mut waiting = Waiting::default();
         let mut idle_since = self.clock.now();
         loop {
@@ -164,12 +165,13 @@ impl GroupTask {
             }
             Command::Commit(speaker, positions, answer) => {
                 let allowed = self.group.check_commit(now, &speaker);
-                if allowed.is_ok() {
+                let kept = allowed.and_then(|()| self.keep(|group| committed(group, &positions)));
+                if kept.is_ok() {
                     positions
                         .into_iter()
                         .for_each(|position| offsets.commit(position));
                 }
-                reply(answer, allowed);
+                reply(answer, kept);
             }
             Command::Hold {
                 speaker,
@@ -178,16 +180,24 @@ impl GroupTask {
                 answer,
             } => {
                 let allowed = self.group.check_transactional_commit(now, &speaker);
-                if allowed.is_ok() {
+                let kept = allowed.and_then(|()| self.keep(|group| pending(group, producer_id, &positions)));
+                if kept.is_ok() {
                     positions
                         .into_iter()
                         .for_each(|position| offsets.hold(producer_id, position));
                 }
-                reply(answer, allowed);
+                reply(answer, kept);
             }
             Command::EndTransaction(producer_id, outcome, answer) => {
-                offsets.end_transaction(producer_id, outcome);
-                reply(answer, ());
+                let kept = self.keep(|group| Entry::OffsetsEnded {
+                    producer_id,
+                    group,
+                    committed: outcome == Outcome::Commit,
+                });
+                if kept.is_ok() {
+                    offsets.end_transaction(producer_id, outcome);
+                }
+                reply(answer, kept);
             }
             Command::Fetch(wanted, answer) => reply(answer, positions(offsets, wanted)),
             Command::DeleteOffsets(unwanted, answer) => {
@@ -208,6 +218,10 @@ impl GroupTask {
                     reply(answer, Err(ResponseError::NonEmptyGroup));
                     return Next::GoOn;
                 }
+                if let Err(error) = self.keep(|group| Entry::GroupDeleted { group }) {
+                    reply(answer, Err(error));
+                    return Next::GoOn;
+                }
                 lock(&self.directory).remove(&self.id);
                 tracing::info!(group = self.id, "group deleted");
                 reply(answer, Ok(()));
@@ -215,6 +229,20 @@ impl GroupTask {
             }
         }
         Next::GoOn
+    }
+
+    /// Writes what happened into the data folder, if there is one, before it happens. What can not be
+    /// kept is refused as Kafka does where its offsets topic can not be written: the client is to look
+    /// for its coordinator again, which it does until there is room.
+    fn keep(&self, entry: impl FnOnce(String) -> Entry) -> Result<(), ResponseError> {
+        let Some(storage) = &self.storage else {
+            return Ok(());
+        };
+        let kept = storage.record(vec![entry(self.id.clone())]);
+        kept.map_err(|error| {
+            tracing::debug!(group = self.id, %error, "a change of the group was not kept");
+            ResponseError::NotCoordinator
+        })
     }
 
     fn deliver(&mut self, waiting: &mut Waiting) {
@@ -244,6 +272,19 @@ impl GroupTask {
         directory.remove(&self.id);
         tracing::debug!(group = self.id, "group forgotten: no members and no offsets");
         Next::End
+    }
+}
+
+fn committed(group: String, positions: &[PartitionOffset]) -> Entry {
+    let offsets = positions.iter().map(PartitionOffset::kept).collect();
+    Entry::OffsetsCommitted { group, offsets }
+}
+
+fn pending(group: String, producer_id: i64, positions: &[PartitionOffset]) -> Entry {
+    Entry::OffsetsPending {
+        producer_id,
+        group,
+        offsets: positions.iter().map(PartitionOffset::kept).collect(),
     }
 }
 

@@ -57,6 +57,21 @@ pub enum StorageError {
         /// What the owner can do.
         remedy: &'static str,
     },
+    /// A batch is whole, and not one that this version can have written.
+    #[error(
+        "the batch at offset {offset} in partition {partition} of `{topic}` can not be used: {reason}; use the \
+         version that wrote it, or start with an empty data folder"
+    )]
+    Unreadable {
+        /// The topic.
+        topic: String,
+        /// The index of the partition.
+        partition: i32,
+        /// The offset of the batch.
+        offset: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("can not {doing} `{}`: {source}", path.display())]
     Io {

@@ -1,22 +1,21 @@
 //! Bringing to the disk what was written: many writers share one sync.
 //!
-//! A writer writes (into the kernel's cache), then says that its target is dirty and gets a
-//! [`Ticket`] for the round of syncs that comes next. One thread of its own works the rounds off, so
-//! no tokio worker ever waits for a disk; while it syncs, further writers gather for the round after,
-//! which makes the cost per writer fall as their number grows. A ticket is redeemed by waiting for the
-//! end of its round and then asking the target whether it is sound.
+//! A writer writes (into the kernel's cache), then says that its target is dirty; whoever wants to give
+//! an answer waits until everything that is dirty by then is [`Flusher::settled`]. One thread of its
+//! own works the rounds of syncs off, so no tokio worker ever waits for a disk; while it syncs, further
+//! writers gather for the round after, which makes the cost per writer fall as their number grows.
+//! After the wait, each target is asked whether it is sound.
 //!
 //! A sync that failed is never tried again: the kernel may have dropped the pages that it could not
 //! write, and would say yes the second time. The target refuses all further work instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::error::WriteError;
 use crate::sync::lock;
 
 /// When the broker syncs what it wrote to its data folder.
@@ -35,41 +34,6 @@ pub enum Flush {
 pub(crate) trait Flushable: std::fmt::Debug + Send + Sync {
     /// Syncs everything that was written before the call. Only the flusher's thread calls it.
     fn flush(&self);
-
-    /// Why the target is not sound any more.
-    fn failure(&self) -> Option<WriteError>;
-}
-
-/// A claim that something will be on the disk.
-#[derive(Debug)]
-pub(crate) struct Ticket(Option<Pending>);
-
-#[derive(Debug)]
-struct Pending {
-    round: u64,
-    completed: watch::Receiver<u64>,
-    target: Arc<dyn Flushable>,
-}
-
-impl Ticket {
-    /// For what needs no sync.
-    pub(crate) fn redeemed() -> Self {
-        Self(None)
-    }
-
-    /// Returns when what was written is on the disk, or can not be brought there.
-    pub(crate) async fn durable(self) -> Result<(), WriteError> {
-        let Some(mut pending) = self.0 else {
-            return Ok(());
-        };
-        let ended = pending
-            .completed
-            .wait_for(|completed| *completed >= pending.round);
-        if ended.await.is_err() {
-            return Err(WriteError("the broker stopped before it had synced".to_owned()));
-        }
-        pending.target.failure().map_or(Ok(()), Err)
-    }
 }
 
 #[derive(Debug)]
@@ -90,6 +54,8 @@ struct Shared {
 struct Rounds {
     /// By address, so that a target is synced once in a round.
     dirty: BTreeMap<usize, Arc<dyn Flushable>>,
+    /// What the round that runs, or ran last, syncs.
+    running: BTreeSet<usize>,
     /// The number of the round that takes what is dirty now.
     next: u64,
     urgent: bool,
@@ -102,6 +68,7 @@ impl Flusher {
         let shared = Arc::new(Shared {
             rounds: Mutex::new(Rounds {
                 dirty: BTreeMap::new(),
+                running: BTreeSet::new(),
                 next: 1,
                 urgent: false,
                 stopping: false,
@@ -119,39 +86,69 @@ impl Flusher {
         })
     }
 
-    /// Takes note of a write that was done. The ticket is for it and everything before it.
-    pub(crate) fn dirty(&self, target: Arc<dyn Flushable>) -> Ticket {
+    /// Takes note of a write that was done.
+    pub(crate) fn dirty(&self, target: Arc<dyn Flushable>) {
         match self.policy {
-            Flush::Never => Ticket::redeemed(),
-            Flush::Interval(_) => {
-                self.note(target, false);
-                Ticket::redeemed()
-            }
+            Flush::Never => {}
+            Flush::Interval(_) => self.note(target, false),
             Flush::Always => self.note(target, true),
         }
     }
 
     /// The same, synced as soon as possible whatever the policy says.
-    pub(crate) fn urgent(&self, target: Arc<dyn Flushable>) -> Ticket {
-        self.note(target, true)
+    pub(crate) fn urgent(&self, target: Arc<dyn Flushable>) {
+        self.note(target, true);
     }
 
-    fn note(&self, target: Arc<dyn Flushable>, urgent: bool) -> Ticket {
-        let address = Arc::as_ptr(&target).cast::<()>() as usize;
+    fn note(&self, target: Arc<dyn Flushable>, urgent: bool) {
+        let address = address(&target);
         let mut rounds = lock(&self.shared.rounds);
-        let round = rounds.next;
         let wakes = rounds.dirty.is_empty() || (urgent && !rounds.urgent);
-        rounds.dirty.insert(address, Arc::clone(&target));
+        rounds.dirty.insert(address, target);
         rounds.urgent |= urgent;
         drop(rounds);
         if wakes {
             self.shared.changed.notify_one();
         }
-        Ticket(Some(Pending {
-            round,
-            completed: self.shared.completed.subscribe(),
-            target,
-        }))
+    }
+
+    /// Returns when everything that was noted before is on the disk, or can not be brought there; at
+    /// once where the policy makes nobody wait.
+    pub(crate) async fn settled(&self) {
+        self.wait_for(|rounds| {
+            // What is dirty goes with the next round; otherwise at most the one before it still runs.
+            if rounds.dirty.is_empty() {
+                rounds.next - 1
+            } else {
+                rounds.next
+            }
+        })
+        .await;
+    }
+
+    /// The same for one target, without waiting for the others where it is not dirty.
+    pub(crate) async fn settled_for(&self, target: &Arc<dyn Flushable>) {
+        let address = address(target);
+        self.wait_for(|rounds| {
+            if rounds.dirty.contains_key(&address) {
+                rounds.next
+            } else if rounds.running.contains(&address) {
+                rounds.next - 1
+            } else {
+                0
+            }
+        })
+        .await;
+    }
+
+    async fn wait_for(&self, round: impl FnOnce(&Rounds) -> u64) {
+        if self.policy != Flush::Always {
+            return;
+        }
+        let round = round(&lock(&self.shared.rounds));
+        let mut completed = self.shared.completed.subscribe();
+        // The sender lives as long as `self`.
+        drop(completed.wait_for(|completed| *completed >= round).await);
     }
 
     /// Syncs what is dirty, and returns when the thread has ended. Blocks.
@@ -168,6 +165,10 @@ impl Flusher {
         lock(&self.shared.rounds).stopping = true;
         self.shared.changed.notify_one();
     }
+}
+
+fn address(target: &Arc<dyn Flushable>) -> usize {
+    Arc::as_ptr(target).cast::<()>() as usize
 }
 
 impl Drop for Flusher {
@@ -211,13 +212,15 @@ impl Shared {
         let round = rounds.next;
         rounds.next += 1;
         rounds.urgent = false;
-        Some((round, std::mem::take(&mut rounds.dirty)))
+        let dirty = std::mem::take(&mut rounds.dirty);
+        rounds.running = dirty.keys().copied().collect();
+        Some((round, dirty))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 
@@ -227,7 +230,6 @@ mod tests {
         written: AtomicU64,
         synced: AtomicU64,
         syncs: AtomicU64,
-        broken: AtomicBool,
         gate: Mutex<()>,
     }
 
@@ -237,11 +239,6 @@ mod tests {
             drop(lock(&self.gate));
             self.syncs.fetch_add(1, Ordering::SeqCst);
             self.synced.store(written, Ordering::SeqCst);
-        }
-
-        fn failure(&self) -> Option<WriteError> {
-            let broken = self.broken.load(Ordering::SeqCst);
-            broken.then(|| WriteError("broken".to_owned()))
         }
     }
 
@@ -254,7 +251,8 @@ mod tests {
             tokio::spawn(async move {
                 for _ in 0..100 {
                     let written = target.written.fetch_add(1, Ordering::SeqCst) + 1;
-                    flusher.dirty(target.clone()).durable().await.unwrap();
+                    flusher.dirty(target.clone());
+                    flusher.settled().await;
                     assert!(target.synced.load(Ordering::SeqCst) >= written);
                 }
             })
@@ -271,11 +269,9 @@ mod tests {
         let flusher = Flusher::start(Flush::Always).unwrap();
         let target = Arc::new(Target::default());
         let gate = lock(&target.gate);
-        let tickets: Vec<Ticket> = (0..100).map(|_| flusher.dirty(target.clone())).collect();
+        (0..100).for_each(|_| flusher.dirty(target.clone()));
         drop(gate);
-        for ticket in tickets {
-            ticket.durable().await.unwrap();
-        }
+        flusher.settled().await;
         let syncs = target.syncs.load(Ordering::SeqCst);
         assert!(
             syncs <= 2,
@@ -285,19 +281,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_target_that_failed_fails_its_tickets() {
-        let flusher = Flusher::start(Flush::Always).unwrap();
-        let target = Arc::new(Target::default());
-        target.broken.store(true, Ordering::SeqCst);
-        assert!(flusher.dirty(target).durable().await.is_err());
-        flusher.stop();
-    }
-
-    #[tokio::test]
     async fn an_interval_makes_nobody_wait_and_stopping_syncs_the_rest() {
         let flusher = Flusher::start(Flush::Interval(Duration::from_secs(3_600))).unwrap();
         let target = Arc::new(Target::default());
-        flusher.dirty(target.clone()).durable().await.unwrap();
+        flusher.dirty(target.clone());
+        flusher.settled().await;
         assert_eq!(target.syncs.load(Ordering::SeqCst), 0);
         flusher.stop();
         assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
@@ -307,10 +295,11 @@ mod tests {
     async fn what_is_urgent_is_synced_whatever_the_policy() {
         let flusher = Flusher::start(Flush::Never).unwrap();
         let target = Arc::new(Target::default());
-        flusher.dirty(target.clone()).durable().await.unwrap();
+        flusher.dirty(target.clone());
+        flusher.settled().await;
         assert_eq!(target.syncs.load(Ordering::SeqCst), 0);
-        flusher.urgent(target.clone()).durable().await.unwrap();
-        assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
+        flusher.urgent(target.clone());
         flusher.stop();
+        assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
     }
 }

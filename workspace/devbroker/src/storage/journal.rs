@@ -207,6 +207,11 @@ impl Journal {
         }
     }
 
+    /// Why it takes no more entries.
+    pub(crate) fn failure(&self) -> Option<WriteError> {
+        lock(&self.inner).broken.clone()
+    }
+
     fn sync(&self, file: &DiskFile) -> io::Result<()> {
         file.sync()?;
         self.disk.sync_folder(&self.folder)
@@ -251,10 +256,6 @@ impl Flushable for Journal {
                 tracing::warn!(file = %path.display(), %error, "a journal that is not needed any more can not be removed");
             }
         }
-    }
-
-    fn failure(&self) -> Option<WriteError> {
-        lock(&self.inner).broken.clone()
     }
 }
 

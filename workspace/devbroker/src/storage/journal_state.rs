@@ -98,17 +98,18 @@ pub(crate) enum KeptPhase {
 pub(crate) struct KeptTransaction {
     pub(crate) producer_id: i64,
     pub(crate) epoch: i16,
+    /// The producer id before its epochs were used up.
+    pub(crate) previous_producer_id: i64,
     /// The epoch before a bump whose answer may have been lost.
     pub(crate) last_epoch: i16,
-    pub(crate) timeout_ms: i32,
+    pub(crate) timeout_ms: u64,
     pub(crate) phase: KeptPhase,
     /// Partitions that have, or may have, records of it.
     pub(crate) partitions: BTreeSet<(String, i32)>,
     /// Groups that have pending positions of it.
     pub(crate) groups: BTreeSet<String>,
-    /// When it began, and when it last changed, in milliseconds since the epoch.
+    /// When it began, in milliseconds since 1970; -1 where there is none.
     pub(crate) started_ms: i64,
-    pub(crate) updated_ms: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -373,6 +374,7 @@ mod tests {
     fn the_state_is_the_same_after_a_journey_through_json() {
         let transaction = KeptTransaction {
             producer_id: 7,
+            previous_producer_id: -1,
             epoch: 1,
             last_epoch: 0,
             timeout_ms: 60_000,
@@ -380,7 +382,6 @@ mod tests {
             partitions: BTreeSet::from([("a".to_owned(), 0)]),
             groups: BTreeSet::from(["g".to_owned()]),
             started_ms: 1,
-            updated_ms: 2,
         };
         let changed = Entry::TransactionChanged {
             transactional_id: "t".to_owned(),

@@ -12,7 +12,7 @@
 //! Layout: `devbroker.json` (format and cluster id), `lock`, `journal-<number>` (all but records), and
 //! `topics/<name>.<topic id>/<partition>/` with the files that `segment_name` describes.
 //!
-//! - `partition_files`, `segment`, `segment_name`, `recovery`: records.
+//! - `partition_files`, `segment`, `segment_name`, `recovery`, `replacing`: records.
 //! - `journal`, `journal_file`, `journal_state`: everything else.
 //! - `flush`: one thread that syncs for all; `files`: the file system, with faults; `error`.
 
@@ -24,6 +24,8 @@ mod journal_file;
 mod journal_state;
 mod partition_files;
 mod recovery;
+#[cfg_attr(not(test), expect(dead_code, reason = "the broker does not compact yet"))]
+mod replacing;
 mod segment;
 mod segment_name;
 #[cfg(test)]
@@ -43,11 +45,12 @@ pub use error::StorageError;
 pub(crate) use error::WriteError;
 pub(crate) use files::{Disk, DiskFaults};
 pub use flush::Flush;
-pub(crate) use flush::{Flushable, Flusher, Ticket};
-pub(crate) use journal_state::{Entry, JournalState, KeptOffset, KeptPhase, KeptTransaction};
-pub(crate) use partition_files::{PartitionFiles, Replaced, Replacing};
+pub(crate) use flush::Flushable;
+pub(crate) use journal_state::{Entry, JournalState, KeptOffset, KeptPhase, KeptTopic, KeptTransaction};
+pub(crate) use partition_files::PartitionFiles;
 
 use crate::batch::Extent;
+use flush::Flusher;
 use journal::{Journal, Written};
 use partition_files::FilesConfig;
 
@@ -84,9 +87,10 @@ pub(crate) struct Storage {
     folder: PathBuf,
     files: FilesConfig,
     journal: Arc<Journal>,
+    flush: Flush,
     flusher: Flusher,
     /// Holds the lock for as long as it lives.
-    _lock: File,
+    lock: File,
 }
 
 /// What a folder held when it was opened; records come from [`Storage::open_partition`].
@@ -140,8 +144,9 @@ impl Storage {
                 synced: options.flush != Flush::Never,
             },
             journal: Arc::new(journal),
+            flush: options.flush,
             flusher,
-            _lock: lock,
+            lock,
         };
         Ok((storage, Recovered { cluster_id, state }))
     }
@@ -175,26 +180,49 @@ impl Storage {
         drop(std::fs::remove_dir_all(folder));
     }
 
-    /// Writes entries to the journal, all or none. The ticket is for them.
-    pub(crate) fn record(&self, entries: Vec<Entry>) -> Result<Ticket, WriteError> {
+    /// Writes entries to the journal, all or none. They are kept once [`Storage::settled`] says so.
+    pub(crate) fn record(&self, entries: Vec<Entry>) -> Result<(), WriteError> {
         let journal = Arc::clone(&self.journal);
         match self.journal.write(entries)? {
-            Written::Appended => Ok(self.flusher.dirty(journal)),
-            Written::BegunAnew => Ok(self.flusher.urgent(journal)),
+            Written::Appended => self.flusher.dirty(journal),
+            Written::BegunAnew => self.flusher.urgent(journal),
         }
+        Ok(())
     }
 
-    pub(crate) fn flusher(&self) -> &Flusher {
-        &self.flusher
+    /// Takes note that a partition was written to.
+    pub(crate) fn dirty(&self, partition: Arc<dyn Flushable>) {
+        self.flusher.dirty(partition);
+    }
+
+    /// Returns when all entries that were written before are as safe as the folder's policy wants them.
+    pub(crate) async fn settled(&self) -> Result<(), WriteError> {
+        let journal = Arc::clone(&self.journal) as Arc<dyn Flushable>;
+        self.flusher.settled_for(&journal).await;
+        self.journal.failure().map_or(Ok(()), Err)
+    }
+
+    /// The same for records too. Partitions are to be asked whether they failed.
+    pub(crate) async fn settled_with_records(&self) -> Result<(), WriteError> {
+        self.flusher.settled().await;
+        self.journal.failure().map_or(Ok(()), Err)
+    }
+
+    /// Whether records are shown to readers only once they are on the disk.
+    pub(crate) fn shows_synced_only(&self) -> bool {
+        self.flush == Flush::Always
     }
 
     pub(crate) fn disk(&self) -> &Disk {
         &self.files.disk
     }
 
-    /// Syncs what is written and ends the thread that does it. Blocks.
+    /// Syncs what is written, ends the thread that does it, and frees the folder. Blocks.
     pub(crate) fn close(&self) {
         self.flusher.stop();
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(folder = %self.folder.display(), %error, "the data folder can not be freed before the process ends");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::partition_files::FilesConfig;
+use super::replacing::Replacing;
 use super::*;
 use crate::batch::stamp;
 use crate::samples;
@@ -439,7 +440,7 @@ async fn the_folder_of_a_deleted_topic_goes_with_the_next_start_and_no_other() {
             partitions: 1,
             settings: BTreeMap::new(),
         };
-        storage.record(vec![created]).unwrap().durable().await.unwrap();
+        storage.record(vec![created]).unwrap();
         let (extent, bytes) = batch(0, 1);
         storage
             .new_partition((name, id), 0)
@@ -448,10 +449,8 @@ async fn the_folder_of_a_deleted_topic_goes_with_the_next_start_and_no_other() {
     }
     storage
         .record(vec![Entry::TopicDeleted { name: "a".to_owned() }])
-        .unwrap()
-        .durable()
-        .await
         .unwrap();
+    storage.settled().await.unwrap();
     storage.close();
     drop(storage);
     let (storage, recovered) = open(folder.path()).unwrap();

@@ -53,21 +53,21 @@ impl State {
 }
 
 /// One transactional id and its current or last transaction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Transaction {
     pub(crate) producer_id: i64,
     /// The producer id before the epochs of it were used up.
-    previous_producer_id: i64,
+    pub(super) previous_producer_id: i64,
     pub(crate) epoch: i16,
     /// The epoch before the last bump, unless another instance asked for that: its owner may ask for a
     /// new epoch, and asking again is answered alike.
-    last_epoch: i16,
+    pub(super) last_epoch: i16,
     pub(crate) timeout: Duration,
     pub(crate) state: State,
     pub(crate) partitions: BTreeSet<(String, i32)>,
     /// Groups whose offsets are part of the transaction.
     pub(crate) groups: BTreeSet<String>,
-    last_used: Moment,
+    pub(super) last_used: Moment,
     /// When the transaction began, in milliseconds since 1970; -1 where there is none.
     pub(crate) started_ms: i64,
 }
@@ -101,6 +101,8 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     by_id: HashMap<String, Transaction>,
+    /// Ids that had to make room, until [`Coordinator::take_forgotten`].
+    forgotten: Vec<String>,
     max_ids: usize,
     max_timeout: Duration,
 }
@@ -109,6 +111,7 @@ impl Coordinator {
     pub(crate) fn new(max_ids: usize, max_timeout: Duration) -> Self {
         Self {
             by_id: HashMap::new(),
+            forgotten: Vec::new(),
             max_ids,
             max_timeout,
         }
@@ -124,6 +127,18 @@ impl Coordinator {
         self.by_id
             .iter()
             .map(|(id, transaction)| (id.as_str(), transaction))
+    }
+
+    /// Makes an id what it was at another time; without a transaction it is not known.
+    pub(crate) fn put(&mut self, id: &str, transaction: Option<Transaction>) {
+        match transaction {
+            Some(transaction) => drop(self.by_id.insert(id.to_owned(), transaction)),
+            None => drop(self.by_id.remove(id)),
+        }
+    }
+
+    pub(crate) fn take_forgotten(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Gives the id to the producer that asks. `claimed` is who the producer says that it is, where it
@@ -254,13 +269,20 @@ impl Coordinator {
         self.by_id.values().filter_map(Transaction::deadline).min()
     }
 
-    /// Aborts the transactions whose time is over. Their producers are fenced.
-    pub(crate) fn expire(&mut self, now: Moment) -> Vec<Ending> {
-        let expired = self
+    /// The ids whose transactions are out of time.
+    pub(crate) fn overdue(&self, now: Moment) -> Vec<String> {
+        let overdue = self
             .by_id
-            .iter_mut()
+            .iter()
             .filter(|(_, transaction)| transaction.deadline().is_some_and(|deadline| deadline <= now));
-        expired.map(|(id, transaction)| transaction.fence(id)).collect()
+        overdue.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Aborts the transaction of an id whose time is over. Its producer is fenced.
+    pub(crate) fn expire(&mut self, now: Moment, id: &str) -> Option<Ending> {
+        let transaction = self.by_id.get_mut(id)?;
+        let is_overdue = transaction.deadline().is_some_and(|deadline| deadline <= now);
+        is_overdue.then(|| transaction.fence(id))
     }
 
     fn of(&mut self, id: &str, identity: Identity) -> Result<&mut Transaction, ResponseError> {
@@ -308,6 +330,7 @@ impl Coordinator {
             return Err(ResponseError::CoordinatorNotAvailable);
         };
         self.by_id.remove(&oldest);
+        self.forgotten.push(oldest);
         Ok(())
     }
 }
@@ -384,7 +407,7 @@ impl Transaction {
         self.ending(id, outcome)
     }
 
-    fn ending(&self, id: &str, outcome: Outcome) -> Ending {
+    pub(crate) fn ending(&self, id: &str, outcome: Outcome) -> Ending {
         Ending {
             transactional_id: id.to_owned(),
             identity: self.identity(),

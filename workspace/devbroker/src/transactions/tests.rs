@@ -51,6 +51,13 @@ impl Scene {
         self.coordinator.end(self.now, ID, identity, outcome)
     }
 
+    fn expire(&mut self, now: Duration) -> Vec<Ending> {
+        let overdue = self.coordinator.overdue(now).into_iter();
+        overdue
+            .filter_map(|id| self.coordinator.expire(now, &id))
+            .collect()
+    }
+
     /// Ends a transaction and carries it out.
     fn finish(&mut self, identity: Identity, outcome: Outcome) -> Ending {
         let Ok(Ended::Now(ending)) = self.end(identity, outcome) else {
@@ -186,8 +193,8 @@ fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
     scene.add(identity, 0).unwrap();
     assert_eq!(scene.coordinator.next_deadline(), Some(SECOND + TIMEOUT));
     let just_before = SECOND + TIMEOUT - Duration::from_nanos(1);
-    assert_eq!(scene.coordinator.expire(just_before), []);
-    let expired = scene.coordinator.expire(SECOND + TIMEOUT);
+    assert_eq!(scene.expire(just_before), []);
+    let expired = scene.expire(SECOND + TIMEOUT);
     assert_eq!(expired.len(), 1);
     assert_eq!(expired[0].outcome, Abort);
     scene.coordinator.complete(ID);
@@ -235,7 +242,7 @@ fn a_producer_whose_transaction_was_aborted_may_name_its_old_epoch() {
     };
     assert_eq!(renewed.epoch, old.epoch + 1);
     scene.add(renewed, 0).unwrap();
-    assert_eq!(scene.coordinator.expire(TIMEOUT + SECOND).len(), 1);
+    assert_eq!(scene.expire(TIMEOUT + SECOND).len(), 1);
     scene.coordinator.complete(ID);
     let again = scene.initialise(ID, Some(renewed));
     assert!(matches!(again, Ok(Initialised::Ready(_))), "{again:?}");
@@ -323,7 +330,7 @@ proptest! {
                     Err(_) => prop_assert!(decided.is_some()),
                 },
                 4 => scene.now += SECOND,
-                _ => for ending in scene.coordinator.expire(scene.now) {
+                _ => for ending in scene.expire(scene.now) {
                     prop_assert!(decided.is_none());
                     identities.push(ending.identity);
                     decided = Some(Abort);

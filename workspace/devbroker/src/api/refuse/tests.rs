@@ -12,7 +12,7 @@ use crate::topic_config::TopicConfig;
 use crate::versions::SUPPORTED;
 
 fn core() -> Core {
-    let core = Core::new(Options::default());
+    let core = Core::in_memory(Options::default());
     core.topics
         .create("topic", 1, TopicConfig::default(), false)
         .unwrap();
