@@ -36,6 +36,9 @@ pub(crate) trait Flushable: std::fmt::Debug + Send + Sync {
     fn flush(&self);
 }
 
+/// By address, so that a target is synced once in a round.
+type Targets = BTreeMap<usize, Arc<dyn Flushable>>;
+
 #[derive(Debug)]
 pub(crate) struct Flusher {
     policy: Flush,
@@ -52,8 +55,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Rounds {
-    /// By address, so that a target is synced once in a round.
-    dirty: BTreeMap<usize, Arc<dyn Flushable>>,
+    dirty: Targets,
     /// What the round that runs, or ran last, syncs.
     running: BTreeSet<usize>,
     /// The number of the round that takes what is dirty now.
@@ -192,7 +194,7 @@ impl Shared {
     }
 
     /// Waits for work, then for its time. `None` when there is none any more.
-    fn next_round(&self, interval: Duration) -> Option<(u64, BTreeMap<usize, Arc<dyn Flushable>>)> {
+    fn next_round(&self, interval: Duration) -> Option<(u64, Targets)> {
         let mut rounds = lock(&self.rounds);
         while rounds.dirty.is_empty() {
             if rounds.stopping {

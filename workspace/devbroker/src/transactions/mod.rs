@@ -145,7 +145,10 @@ async fn carry_out(core: &Core, work: &mut Work) -> bool {
     let completed = done
         && core
             .transactions
-            .change(id, |coordinator| Ok(coordinator.complete(id)))
+            .change(id, |coordinator| {
+                coordinator.complete(id);
+                Ok(())
+            })
             .is_ok();
     if completed {
         let Identity { producer_id, epoch } = ending.identity;
