@@ -1,7 +1,8 @@
 //! A broker that is killed again and again while a producer writes: every record that was acknowledged
-//! is there afterwards, once, in order.
+//! is there afterwards, once, in order, and every transaction whole or not at all.
 //!
-//! The broker runs in a process of its own, which is this test's program again; `serve` is its part.
+//! The broker runs in a process of its own, which is this test's program again; `serve` is
+//! its part.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use devbroker::{Broker, DataOptions, Options};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -94,20 +96,20 @@ impl Drop for Process {
     }
 }
 
-fn producer(address: SocketAddr) -> FutureProducer {
+fn producer(address: SocketAddr, settings: &[(&str, &str)]) -> FutureProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address.to_string());
-    for (key, value) in [
+    let common = [
         ("enable.idempotence", "true"),
         ("acks", "all"),
-        ("message.timeout.ms", "100000"),
         ("reconnect.backoff.ms", "5"),
         ("reconnect.backoff.max.ms", "20"),
         ("retry.backoff.ms", "5"),
         ("batch.num.messages", "20"),
         ("linger.ms", "1"),
-    ] {
-        config.set(key, value);
+    ];
+    for (key, value) in common.iter().chain(settings) {
+        config.set(*key, *value);
     }
     config.create().unwrap()
 }
@@ -137,73 +139,183 @@ async fn write(producer: FutureProducer, acknowledged: Arc<AtomicUsize>, until: 
     sent
 }
 
-/// The values of a partition, up to its end.
+/// What has come of a transaction, as far as its producer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Committed,
+    Aborted,
+    /// An error kept the producer from hearing it.
+    Nothing,
+}
+
+/// Runs transactions that write their number to each partition, until it is told to stop. A producer
+/// that met an error is given up, and a new one with its transactional id begun.
+async fn transact(address: SocketAddr, progress: Arc<AtomicUsize>, until: Arc<AtomicUsize>) -> Vec<Known> {
+    let mut known = Vec::new();
+    let mut present: Option<FutureProducer> = None;
+    while progress.load(Ordering::SeqCst) < until.load(Ordering::SeqCst) {
+        let producer = present.take().unwrap_or_else(|| transactional(address));
+        let number = known.len();
+        let outcome = one_transaction(&producer, number).await;
+        if outcome.is_ok() {
+            present = Some(producer);
+        }
+        known.push(outcome.unwrap_or(Known::Nothing));
+        progress.fetch_add(1, Ordering::SeqCst);
+    }
+    // Whoever begins with the id finds the last transaction ended.
+    drop(present);
+    drop(transactional(address));
+    known
+}
+
+fn transactional(address: SocketAddr) -> FutureProducer {
+    let settings = [("transactional.id", "worker"), ("message.timeout.ms", "30000")];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let producer = producer(address, &settings);
+        match producer.init_transactions(PATIENCE) {
+            Ok(()) => return producer,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
+}
+
+async fn one_transaction(producer: &FutureProducer, number: usize) -> Result<Known, KafkaError> {
+    let value = number.to_string();
+    producer.begin_transaction()?;
+    let mut open = Vec::new();
+    for partition in 0..PARTITIONS {
+        let record = FutureRecord::<(), _>::to("orders")
+            .partition(partition)
+            .payload(&value);
+        open.push(producer.send_result(record).map_err(|(error, _)| error)?);
+    }
+    for delivery in open {
+        delivery.await.unwrap().map_err(|(error, _)| error)?;
+    }
+    if number % 4 == 3 {
+        producer.abort_transaction(PATIENCE)?;
+        Ok(Known::Aborted)
+    } else {
+        producer.commit_transaction(PATIENCE)?;
+        Ok(Known::Committed)
+    }
+}
+
+/// The values of a partition that a reader of committed records sees, up to its end.
 fn values(address: SocketAddr, partition: i32) -> Vec<usize> {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", address.to_string())
-        .set("group.id", "none");
+    config.set("bootstrap.servers", address.to_string());
+    for (key, value) in [
+        ("group.id", "none"),
+        ("isolation.level", "read_committed"),
+        ("enable.partition.eof", "true"),
+    ] {
+        config.set(key, value);
+    }
     let consumer: BaseConsumer = config.create().unwrap();
-    let (_, end) = consumer.fetch_watermarks("orders", partition, PATIENCE).unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_offset("orders", partition, Offset::Beginning)
         .unwrap();
     consumer.assign(&list).unwrap();
     let deadline = Instant::now() + PATIENCE;
     let mut values = Vec::new();
-    while values.len() < usize::try_from(end).unwrap() {
+    loop {
         assert!(Instant::now() < deadline, "the records did not come in time");
-        if let Some(record) = consumer.poll(Duration::from_millis(50)) {
-            let record = record.unwrap();
-            assert_eq!(record.offset(), i64::try_from(values.len()).unwrap());
-            values.push(
-                std::str::from_utf8(record.payload().unwrap())
-                    .unwrap()
-                    .parse()
-                    .unwrap(),
-            );
+        match consumer.poll(Duration::from_millis(50)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => return values,
+            Some(record) => {
+                let record = record.unwrap();
+                values.push(
+                    std::str::from_utf8(record.payload().unwrap())
+                        .unwrap()
+                        .parse()
+                        .unwrap(),
+                );
+            }
         }
     }
-    values
+}
+
+/// Kills the process and starts it again, each time a little further in the work of `writer`.
+fn kill_again_and_again<T>(
+    mut process: Process,
+    folder: &Path,
+    longest_step: usize,
+    progress: &AtomicUsize,
+    writer: &tokio::task::JoinHandle<T>,
+) -> Process {
+    let address = process.address;
+    // A multiplicative step spreads the kills over the work, at the same places in each run.
+    let mut step = 7_usize;
+    for _ in 0..KILLS {
+        step = step * 31 % 397;
+        let target = progress.load(Ordering::SeqCst) + 1 + step % longest_step;
+        let deadline = Instant::now() + PATIENCE;
+        while progress.load(Ordering::SeqCst) < target {
+            let gets_on = Instant::now() < deadline && !writer.is_finished();
+            assert!(gets_on, "the producer does not get on");
+            std::thread::yield_now();
+        }
+        drop(process);
+        process = Process::start(folder, &address.to_string());
+    }
+    process
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_has_every_acknowledged_record_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::start(folder.path(), "127.0.0.1:0");
+    let process = Process::start(folder.path(), "127.0.0.1:0");
     let address = process.address;
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let until = Arc::new(AtomicUsize::new(usize::MAX));
-    let writer = tokio::spawn(write(
-        producer(address),
-        Arc::clone(&acknowledged),
-        Arc::clone(&until),
-    ));
-    // The points are spread by a multiplicative step, so that they fall at other places of a request.
-    let mut step = 7_usize;
-    for _ in 0..KILLS {
-        step = step * 31 % 397;
-        let target = acknowledged.load(Ordering::SeqCst) + 1 + step;
-        let deadline = Instant::now() + PATIENCE;
-        while acknowledged.load(Ordering::SeqCst) < target {
-            assert!(
-                Instant::now() < deadline && !writer.is_finished(),
-                "the producer does not get on"
-            );
-            tokio::task::yield_now().await;
-        }
-        drop(process);
-        process = Process::start(folder.path(), &address.to_string());
-    }
+    let producer = producer(address, &[("message.timeout.ms", "100000")]);
+    let writer = tokio::spawn(write(producer, Arc::clone(&acknowledged), Arc::clone(&until)));
+    let process = kill_again_and_again(process, folder.path(), 397, &acknowledged, &writer);
     until.store(0, Ordering::SeqCst);
     let sent = writer.await.unwrap();
     // What the last process has only in its memory does not count.
     drop(process);
     let process = Process::start(folder.path(), &address.to_string());
     for partition in 0..PARTITIONS {
-        let expected: Vec<usize> = (0..sent)
-            .filter(|value| *value as i32 % PARTITIONS == partition)
-            .collect();
-        assert_eq!(values(process.address, partition), expected);
+        let mine = (0..sent).filter(|value| *value as i32 % PARTITIONS == partition);
+        assert_eq!(values(process.address, partition), mine.collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_has_every_transaction_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path(), "127.0.0.1:0");
+    let address = process.address;
+    let progress = Arc::new(AtomicUsize::new(0));
+    let until = Arc::new(AtomicUsize::new(usize::MAX));
+    let writer = tokio::spawn(transact(address, Arc::clone(&progress), Arc::clone(&until)));
+    let process = kill_again_and_again(process, folder.path(), 11, &progress, &writer);
+    until.store(0, Ordering::SeqCst);
+    let known = writer.await.unwrap();
+    drop(process);
+    let process = Process::start(folder.path(), &address.to_string());
+    let seen = values(process.address, 0);
+    assert!(
+        seen.windows(2).all(|pair| pair[0] < pair[1]),
+        "once, in order: {seen:?}"
+    );
+    for partition in 1..PARTITIONS {
+        assert_eq!(
+            values(process.address, partition),
+            seen,
+            "in each partition or in none"
+        );
+    }
+    for (number, known) in known.iter().enumerate() {
+        match known {
+            Known::Committed => assert!(seen.contains(&number), "{number} was committed"),
+            Known::Aborted => assert!(!seen.contains(&number), "{number} was aborted"),
+            Known::Nothing => {}
+        }
     }
 }

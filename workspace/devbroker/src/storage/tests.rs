@@ -251,8 +251,9 @@ fn a_full_disk_refuses_a_batch_and_leaves_nothing_of_it() {
         let refused = written.append(4).unwrap_err();
         assert!(refused.0.contains("topic/0"), "{refused}");
         written.faults.lift();
-        assert_eq!(written.reopen().unwrap().1, written.batches);
+        written.append(1).unwrap();
     }
+    assert_eq!(written.reopen().unwrap().1, written.batches);
     written.append(4).unwrap();
     assert_eq!(written.reopen().unwrap().1, written.batches);
 }
