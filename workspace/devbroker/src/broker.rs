@@ -195,6 +195,9 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.core.stopping.cancel();
+        if let Some(storage) = &self.core.storage {
+            storage.abandon();
+        }
     }
 }
 

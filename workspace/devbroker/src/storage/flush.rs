@@ -18,6 +18,9 @@ use tokio::sync::watch;
 
 use crate::sync::lock;
 
+/// A longer interval is this long.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+
 /// When the broker syncs what it wrote to its data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flush {
@@ -163,7 +166,8 @@ impl Flusher {
         }
     }
 
-    fn ask_to_stop(&self) {
+    /// Lets the thread end once it has synced what is dirty.
+    pub(crate) fn ask_to_stop(&self) {
         lock(&self.shared.rounds).stopping = true;
         self.shared.changed.notify_one();
     }
@@ -202,7 +206,7 @@ impl Shared {
             }
             rounds = self.changed.wait(rounds).unwrap_or_else(PoisonError::into_inner);
         }
-        let due = Instant::now() + interval;
+        let due = Instant::now() + interval.min(LONGEST_INTERVAL);
         while !rounds.urgent && !rounds.stopping {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -217,6 +217,11 @@ impl Storage {
         &self.files.disk
     }
 
+    /// Lets the thread that syncs end, so that the folder is freed when nobody uses it any more.
+    pub(crate) fn abandon(&self) {
+        self.flusher.ask_to_stop();
+    }
+
     /// Syncs what is written, ends the thread that does it, and frees the folder. Blocks.
     pub(crate) fn close(&self) {
         self.flusher.stop();
