@@ -76,13 +76,18 @@ impl PartitionLog {
         &self.batches
     }
 
-    /// Puts other batches, of the same offsets or fewer, in the place of the oldest ones. False, and
-    /// nothing is done, where the log does not begin with `former` any more.
-    pub(crate) fn replace(&mut self, former: &[StoredBatch], batches: Vec<StoredBatch>) -> bool {
+    /// Whether these are still the oldest batches, and not all of them.
+    pub(crate) fn begins_with(&self, former: &[StoredBatch]) -> bool {
         let same = |(now, former): (&StoredBatch, &StoredBatch)| {
             now.base_offset == former.base_offset && now.bytes.as_ptr() == former.bytes.as_ptr()
         };
-        if self.batches.len() <= former.len() || !self.batches.iter().zip(former).all(same) {
+        self.batches.len() > former.len() && self.batches.iter().zip(former).all(same)
+    }
+
+    /// Puts other batches, of the same offsets or fewer, in the place of the oldest ones. False, and
+    /// nothing is done, where the log does not begin with `former` any more.
+    pub(crate) fn replace(&mut self, former: &[StoredBatch], batches: Vec<StoredBatch>) -> bool {
+        if !self.begins_with(former) {
             return false;
         }
         let newer = self.batches.split_off(former.len());

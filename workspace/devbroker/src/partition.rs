@@ -9,6 +9,7 @@
 //! keeps it out of both. Where answers wait for the disk, readers do too: they see the log up to what
 //! is synced, so that a power loss takes nothing back that somebody has seen.
 
+mod compacting;
 mod keeping;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,18 +18,14 @@ use bytes::BytesMut;
 use kafka_protocol::error::ResponseError;
 use tokio::sync::Notify;
 
-use crate::batch::{self, BatchHeader, Extent, Outcome, Refusal, Sequenced};
-use crate::compaction::{self, Compacted, Pass};
+use crate::batch::{self, BatchHeader, Extent, Outcome, Refusal};
 use crate::log::{Dropped, OutOfRange, PartitionLog, Read, StoredBatch};
 use crate::producers::{DescribedProducer, Producers, Verdict};
 use crate::retention::{Bound, Retention};
 use crate::storage::{Flushable, PartitionFiles, Storage, WriteError};
 use crate::sync::lock;
-use crate::topic_config::{CompactionSettings, TopicConfig};
+use crate::topic_config::TopicConfig;
 use crate::transaction_index::{Aborted, TransactionIndex};
-
-/// Keys that are told apart in one compaction pass: about 30 MiB of memory while it lasts.
-const MAX_COMPACTED_KEYS: usize = 400_000;
 
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -153,27 +150,27 @@ impl State {
     }
 
     /// Books a batch that stands in the log at `base_offset`; `ends` tells that it is a marker.
-    fn account(
-        &mut self,
-        sequenced: &Sequenced,
-        transactional: bool,
-        ends: Option<Outcome>,
-        base_offset: i64,
-        now: u64,
-    ) {
-        let producer_id = sequenced.producer_id;
-        let Some(outcome) = ends else {
-            if self.producers.record(sequenced, transactional, base_offset, now) {
-                self.transactions.begin(producer_id, base_offset);
-            }
+    fn account(&mut self, header: &BatchHeader, ends: Option<Outcome>, base_offset: i64, now: u64) {
+        let Some(sequenced) = &header.sequenced else {
             return;
         };
-        // A marker without records before it ends nothing here.
-        match (self.producers.end(producer_id, sequenced.epoch, now), outcome) {
-            (Some(first), Outcome::Commit) => self.transactions.commit(first),
-            (Some(first), Outcome::Abort) => self.transactions.abort(producer_id, first, base_offset),
-            (None, _) => {}
+        let producer_id = sequenced.producer_id;
+        match ends {
+            None => {
+                let producers = &mut self.producers;
+                if producers.record(sequenced, header.transactional, base_offset, now) {
+                    self.transactions.begin(producer_id, base_offset);
+                }
+            }
+            // A marker without records before it ends nothing here.
+            Some(outcome) => match (self.producers.end(producer_id, sequenced.epoch, now), outcome) {
+                (Some(first), Outcome::Commit) => self.transactions.commit(first),
+                (Some(first), Outcome::Abort) => self.transactions.abort(producer_id, first, base_offset),
+                (None, _) => {}
+            },
         }
+        self.producers
+            .date(producer_id, header.max_timestamp, header.control);
     }
 
     fn drop_oldest(&mut self) -> Option<Dropped> {
@@ -304,7 +301,7 @@ impl Partition {
     ) -> Result<i64, WriteError> {
         if let Some(files) = &mut state.files {
             let base_offset = state.log.end();
-            let last_offset = base_offset + i64::from(header.records) - 1;
+            let last_offset = base_offset + i64::from(header.last_offset_delta);
             batch::stamp(&mut bytes, base_offset);
             let extent = Extent {
                 base_offset,
@@ -328,11 +325,7 @@ impl Partition {
         let ends = header.control.then(|| batch::outcome(&bytes)).flatten();
         let appended = self.retention.next_append();
         let base_offset = state.log.append(header, bytes, appended);
-        if let Some(sequenced) = &header.sequenced {
-            state.account(sequenced, header.transactional, ends, base_offset, appended);
-            let (producer_id, timestamp) = (sequenced.producer_id, header.max_timestamp);
-            state.producers.date(producer_id, timestamp, header.control);
-        }
+        state.account(header, ends, base_offset, appended);
         base_offset
     }
 
@@ -455,66 +448,6 @@ impl Partition {
             total.bytes += dropped.bytes;
         }
         total
-    }
-
-    /// One compaction pass, if enough is new. The work is done on handles outside the lock; if the log
-    /// loses batches at its front meanwhile, it was for nothing, and the next round does it again.
-    pub(crate) fn compact(&self, settings: &CompactionSettings, now_ms: i64) {
-        let Some((batches, pass)) = self.compactable(settings, now_ms) else {
-            return;
-        };
-        let compacted = compaction::compact(&batches, &pass);
-        let former = batches.get(..compacted.considered).unwrap_or_default();
-        let bytes = |batches: &[StoredBatch]| batches.iter().map(|batch| batch.bytes.len() as u64).sum();
-        let (bytes_before, bytes_after): (u64, u64) = (bytes(former), bytes(&compacted.batches));
-        let records = compacted.removed_records;
-        if self.replace(former, compacted) {
-            self.retention.refund(bytes_before);
-            self.retention.charge(bytes_after);
-            self.retention.count_compacted(records);
-            tracing::info!(
-                topic = self.topic(),
-                partition = self.index,
-                records,
-                bytes_before,
-                bytes_after,
-                "compaction removed records"
-            );
-        }
-    }
-
-    fn compactable(&self, settings: &CompactionSettings, now_ms: i64) -> Option<(Vec<StoredBatch>, Pass)> {
-        let state = self.state();
-        let (batches, clean_until) = (state.log.batches(), state.clean_until);
-        let stable = state.bounds().stable;
-        let limit = compaction::limit(batches, stable, now_ms, settings.min_lag_ms);
-        if !compaction::is_dirty(batches, clean_until, limit, settings.min_dirty_ratio) {
-            return None;
-        }
-        let pass = Pass {
-            clean_until,
-            limit,
-            now_ms,
-            delete_retention_ms: settings.delete_retention_ms,
-            max_keys: MAX_COMPACTED_KEYS,
-        };
-        Some((batches.iter().cloned().collect(), pass))
-    }
-
-    /// The one place where batches that stand in the log are replaced. True where that was done: there
-    /// was something to replace, and it is still what the log begins with.
-    fn replace(&self, former: &[StoredBatch], compacted: Compacted) -> bool {
-        let mut state = self.state();
-        if compacted.changes_nothing() {
-            state.clean_until = compacted.clean_until;
-            return false;
-        }
-        let replaced = state.log.replace(former, compacted.batches);
-        if replaced {
-            state.clean_until = compacted.clean_until;
-            state.transactions.forget_markers(&compacted.removed_markers);
-        }
-        replaced
     }
 
     /// Forgets everything; readers that wait are woken, so that they learn of it.

@@ -13,17 +13,15 @@ impl Partition {
     pub(crate) fn restore(&self, start: i64, end: i64, batches: Vec<(Extent, BatchHeader, Bytes)>) {
         let mut state = self.state();
         let first = batches.first().map_or(end, |(extent, ..)| extent.base_offset);
-        state.log = PartitionLog::beginning_at(first);
+        // Compaction may have taken what the log began with, and deletion the beginning of a batch.
+        state.log = PartitionLog::beginning_at(first.min(start));
         let mut appended = 0;
         for (extent, header, bytes) in batches {
             appended = appended.max(u64::try_from(header.max_timestamp).unwrap_or(0));
             self.retention.restore(appended, bytes.len() as u64);
             let ends = header.control.then(|| batch::outcome(&bytes)).flatten();
             state.log.restore(extent, &header, bytes, appended);
-            if let Some(sequenced) = &header.sequenced {
-                let base_offset = extent.base_offset;
-                state.account(sequenced, header.transactional, ends, base_offset, appended);
-            }
+            state.account(&header, ends, extent.base_offset, appended);
         }
         state.log.end_at(end);
         if let Ok(dropped) = state.log.delete_before(start) {

@@ -24,7 +24,6 @@ mod journal_file;
 mod journal_state;
 mod partition_files;
 mod recovery;
-#[cfg_attr(not(test), expect(dead_code, reason = "the broker does not compact yet"))]
 mod replacing;
 mod segment;
 mod segment_name;
@@ -46,8 +45,11 @@ pub(crate) use error::WriteError;
 pub(crate) use files::{Disk, DiskFaults};
 pub use flush::Flush;
 pub(crate) use flush::Flushable;
-pub(crate) use journal_state::{Entry, JournalState, KeptOffset, KeptPhase, KeptTopic, KeptTransaction};
+pub(crate) use journal_state::{
+    Entry, JournalState, KeptOffset, KeptPhase, KeptTopic, KeptTransaction, PlacedOffset,
+};
 pub(crate) use partition_files::PartitionFiles;
+pub(crate) use replacing::Replaced;
 
 use crate::batch::Extent;
 use flush::Flusher;

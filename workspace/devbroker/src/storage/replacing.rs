@@ -79,7 +79,8 @@ pub(crate) struct Replaced {
 
 impl Replacing {
     /// The offsets that are replaced.
-    pub(crate) fn range(&self) -> std::ops::Range<i64> {
+    #[cfg(test)]
+    pub(super) fn range(&self) -> std::ops::Range<i64> {
         self.base..self.end
     }
 
