@@ -201,7 +201,7 @@ impl GroupTask {
             }
             Command::Fetch(wanted, answer) => reply(answer, positions(offsets, wanted)),
             Command::DeleteOffsets(unwanted, answer) => {
-                reply(answer, delete_offsets(&self.group, offsets, unwanted));
+                reply(answer, self.delete_offsets(offsets, unwanted));
             }
             Command::Describe(answer) => reply(answer, self.group.describe()),
             Command::ForgetTopic(topic, answer) => {
@@ -234,6 +234,34 @@ impl GroupTask {
     /// Writes what happened into the data folder, if there is one, before it happens. What can not be
     /// kept is refused as Kafka does where its offsets topic can not be written: the client is to look
     /// for its coordinator again, which it does until there is room.
+    /// Forgets the positions that no live member's subscription covers.
+    fn delete_offsets(
+        &self,
+        offsets: &mut Offsets,
+        unwanted: Vec<(String, i32)>,
+    ) -> Result<Vec<Result<(), ResponseError>>, ResponseError> {
+        let subscription = self.group.subscription()?;
+        let result = |(topic, _): &(String, i32)| match subscription.covers(topic) {
+            true => Err(ResponseError::GroupSubscribedToTopic),
+            false => Ok(()),
+        };
+        let results: Vec<_> = unwanted.iter().map(result).collect();
+        let outcomes = unwanted.into_iter().zip(&results);
+        let forgotten: Vec<_> = outcomes
+            .filter_map(|(place, result)| result.is_ok().then_some(place))
+            .collect();
+        if !forgotten.is_empty() {
+            self.keep(|group| Entry::OffsetsForgotten {
+                group,
+                partitions: forgotten.clone(),
+            })?;
+        }
+        for (topic, partition) in &forgotten {
+            offsets.forget(topic, *partition);
+        }
+        Ok(results)
+    }
+
     fn keep(&self, entry: impl FnOnce(String) -> Entry) -> Result<(), ResponseError> {
         let Some(storage) = &self.storage else {
             return Ok(());
@@ -301,22 +329,6 @@ fn positions(offsets: &Offsets, wanted: Option<Vec<(String, i32)>>) -> Vec<Posit
 }
 
 /// A result for each partition, in their order.
-fn delete_offsets(
-    group: &Group,
-    offsets: &mut Offsets,
-    unwanted: Vec<(String, i32)>,
-) -> Result<Vec<Result<(), ResponseError>>, ResponseError> {
-    let subscription = group.subscription()?;
-    let results = unwanted.into_iter().map(|(topic, partition)| {
-        if subscription.covers(&topic) {
-            return Err(ResponseError::GroupSubscribedToTopic);
-        }
-        offsets.forget(&topic, partition);
-        Ok(())
-    });
-    Ok(results.collect())
-}
-
 /// The connection that asked may be gone, and then nobody needs the answer.
 fn reply<T>(answer: oneshot::Sender<T>, result: T) {
     drop(answer.send(result));

@@ -122,8 +122,15 @@ pub(crate) struct KeptTopic {
     pub(crate) log_starts: BTreeMap<i32, i64>,
 }
 
+/// A position, and how many came before it: of two the later one counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlacedOffset {
+    pub(crate) order: u64,
+    pub(crate) offset: KeptOffset,
+}
+
 /// The positions of one group, by topic and partition.
-pub(crate) type KeptOffsets = BTreeMap<String, BTreeMap<i32, KeptOffset>>;
+pub(crate) type KeptOffsets = BTreeMap<String, BTreeMap<i32, PlacedOffset>>;
 
 /// Everything that is kept besides records.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +139,8 @@ pub(crate) struct JournalState {
     pub(crate) groups: BTreeMap<String, KeptOffsets>,
     /// By producer id and group.
     pub(crate) pending: BTreeMap<i64, BTreeMap<String, KeptOffsets>>,
+    /// How many positions came.
+    pub(crate) offset_count: u64,
     pub(crate) transactions: BTreeMap<String, KeptTransaction>,
     pub(crate) producer_ids_below: i64,
 }
@@ -167,7 +176,8 @@ impl JournalState {
                 topic.log_starts.insert(partition, offset);
             }),
             Entry::OffsetsCommitted { group, offsets } => {
-                merge(self.groups.entry(group).or_default(), offsets);
+                let placed = self.placed(offsets);
+                merge(self.groups.entry(group).or_default(), placed);
             }
             Entry::OffsetsForgotten { group, partitions } => self.forget_offsets(&group, &partitions),
             Entry::GroupDeleted { group } => {
@@ -178,8 +188,9 @@ impl JournalState {
                 group,
                 offsets,
             } => {
+                let placed = self.placed(offsets);
                 let of_producer = self.pending.entry(producer_id).or_default();
-                merge(of_producer.entry(group).or_default(), offsets);
+                merge(of_producer.entry(group).or_default(), placed);
             }
             Entry::OffsetsEnded {
                 producer_id,
@@ -216,19 +227,28 @@ impl JournalState {
         self.groups.retain(|_, offsets| !offsets.is_empty());
     }
 
+    fn placed(&mut self, offsets: Vec<KeptOffset>) -> Vec<PlacedOffset> {
+        let placed = offsets.into_iter().map(|offset| {
+            self.offset_count += 1;
+            let order = self.offset_count;
+            PlacedOffset { order, offset }
+        });
+        placed.collect()
+    }
+
+    /// Forgets positions, those that open transactions would commit included.
     fn forget_offsets(&mut self, group: &str, partitions: &[(String, i32)]) {
-        let Some(offsets) = self.groups.get_mut(group) else {
-            return;
-        };
-        for (topic, partition) in partitions {
-            if let Some(of_topic) = offsets.get_mut(topic) {
-                of_topic.remove(partition);
+        let pending = self.pending.values_mut();
+        let pending = pending.filter_map(|of_producer| of_producer.get_mut(group));
+        for offsets in self.groups.get_mut(group).into_iter().chain(pending) {
+            for (topic, partition) in partitions {
+                if let Some(of_topic) = offsets.get_mut(topic) {
+                    of_topic.remove(partition);
+                }
             }
+            offsets.retain(|_, of_topic| !of_topic.is_empty());
         }
-        offsets.retain(|_, of_topic| !of_topic.is_empty());
-        if offsets.is_empty() {
-            self.groups.remove(group);
-        }
+        self.groups.retain(|_, offsets| !offsets.is_empty());
     }
 
     fn end_offsets(&mut self, producer_id: i64, group: &str, committed: bool) {
@@ -246,10 +266,14 @@ impl JournalState {
     }
 }
 
-fn merge(into: &mut KeptOffsets, offsets: impl IntoIterator<Item = KeptOffset>) {
-    for offset in offsets {
-        let of_topic = into.entry(offset.topic.clone()).or_default();
-        of_topic.insert(offset.partition, offset);
+/// A position that came before the one that is there does not replace it.
+fn merge(into: &mut KeptOffsets, offsets: impl IntoIterator<Item = PlacedOffset>) {
+    for placed in offsets {
+        let of_topic = into.entry(placed.offset.topic.clone()).or_default();
+        let known = of_topic.get(&placed.offset.partition);
+        if known.is_none_or(|known| known.order < placed.order) {
+            of_topic.insert(placed.offset.partition, placed);
+        }
     }
 }
 
@@ -347,12 +371,33 @@ mod tests {
             pending(vec![offset("a", 0, 5)]),
         ];
         let open = state(before.clone());
-        assert_eq!(open.groups["g"]["a"][&0].offset, 1);
+        assert_eq!(open.groups["g"]["a"][&0].offset.offset, 1);
         let aborted = state(before.clone().into_iter().chain([ended(false)]));
-        assert_eq!(aborted.groups["g"]["a"][&0].offset, 1);
+        assert_eq!(aborted.groups["g"]["a"][&0].offset.offset, 1);
         let done = state(before.into_iter().chain([ended(true), ended(true)]));
-        assert_eq!(done.groups["g"]["a"][&0].offset, 5);
+        assert_eq!(done.groups["g"]["a"][&0].offset.offset, 5);
         assert!(done.pending.is_empty() && aborted.pending.is_empty());
+    }
+
+    #[test]
+    fn of_a_plain_commit_and_one_in_a_transaction_the_later_one_counts() {
+        let plain = || committed("g", vec![offset("a", 0, 9)]);
+        let held = || pending(vec![offset("a", 0, 5)]);
+        let plain_last = state([created("a"), held(), plain(), ended(true)]);
+        assert_eq!(plain_last.groups["g"]["a"][&0].offset.offset, 9);
+        let held_last = state([created("a"), plain(), held(), ended(true)]);
+        assert_eq!(held_last.groups["g"]["a"][&0].offset.offset, 5);
+    }
+
+    #[test]
+    fn a_forgotten_position_is_not_committed_by_a_transaction_that_held_it() {
+        let forgotten = Entry::OffsetsForgotten {
+            group: "g".to_owned(),
+            partitions: vec![("a".to_owned(), 0)],
+        };
+        let held = pending(vec![offset("a", 0, 5), offset("a", 1, 6)]);
+        let state = state([created("a"), held, forgotten, ended(true)]);
+        assert_eq!(state.groups["g"]["a"].keys().collect::<Vec<_>>(), [&1]);
     }
 
     #[test]
