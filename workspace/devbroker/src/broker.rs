@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::admin;
-use crate::core::Core;
+use crate::core::{Core, NO_DATA_FOLDER};
 use crate::faults::{FaultHandle, Injection};
 use crate::options::{BrokerError, Options};
 use crate::recovery;
@@ -104,6 +104,12 @@ impl Broker {
         })
     }
 
+    /// How many partitions a topic has; `None` where there is no such topic.
+    pub fn partition_count(&self, topic: &str) -> Option<i32> {
+        let topic = self.core.topics.get(topic)?;
+        Some(topic.partition_count())
+    }
+
     /// Adds an access rule; it holds from the next request on. A rule that exists stays as it is.
     ///
     /// # Errors
@@ -175,6 +181,32 @@ impl Broker {
     /// may keep are measured in real time and do not move.
     pub fn advance_clock(&self, step: Duration) {
         self.core.advance_clock(step);
+    }
+
+    /// Lets the disk of the data folder be full, until [`Broker::free_disk`]: nothing more can be
+    /// written to it, and the broker answers as it does when that happens.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fault`] where there is no data folder.
+    pub fn fill_disk(&self) -> Result<(), BrokerError> {
+        self.set_disk(true)
+    }
+
+    /// Lets the disk of the data folder have room again.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fault`] where there is no data folder.
+    pub fn free_disk(&self) -> Result<(), BrokerError> {
+        self.set_disk(false)
+    }
+
+    fn set_disk(&self, full: bool) -> Result<(), BrokerError> {
+        if self.core.fill_disk(full) {
+            return Ok(());
+        }
+        Err(BrokerError::Fault {
+            reason: NO_DATA_FOLDER.to_owned(),
+        })
     }
 
     /// Closes all connections and returns when every task of the broker has ended, and everything in the

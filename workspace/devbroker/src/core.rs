@@ -21,6 +21,9 @@ use crate::transactions::Transactions;
 /// The id of the only broker of the cluster, which is the controller and every coordinator too.
 pub(crate) const NODE_ID: i32 = 1;
 
+/// Why a disk can not be filled.
+pub(crate) const NO_DATA_FOLDER: &str = "the broker has no data folder, so no disk that could be full";
+
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) options: Options,
@@ -106,6 +109,24 @@ impl Core {
     pub(crate) fn advance_clock(&self, step: Duration) {
         self.clock.advance(step);
         tracing::info!(?step, "the clock was moved forward");
+    }
+
+    /// Lets the data folder have no room left, or room again. False where there is no data folder.
+    pub(crate) fn fill_disk(&self, full: bool) -> bool {
+        let Some(storage) = &self.storage else {
+            return false;
+        };
+        let faults = storage.disk().faults();
+        if full {
+            faults.leave_room(0);
+        } else {
+            faults.lift();
+        }
+        tracing::info!(
+            full,
+            "the disk of the data folder was filled or freed, as a fault"
+        );
+        true
     }
 
     /// Drops what is older or larger than the topics' own settings allow.

@@ -11,7 +11,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use devbroker::{Broker, Options};
+use devbroker::{Broker, DataOptions, Options};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::FutureRecord;
@@ -26,11 +26,12 @@ struct Port {
 
 impl Port {
     async fn open() -> Self {
+        Self::of(Options::default()).await
+    }
+
+    async fn of(options: Options) -> Self {
         let admin = Some(([127, 0, 0, 1], 0).into());
-        let broker = Broker::start(Options {
-            admin,
-            ..Options::default()
-        });
+        let broker = Broker::start(Options { admin, ..options });
         Self {
             broker: broker.await.unwrap(),
             client: Client::new(),
@@ -129,6 +130,38 @@ async fn coordinators_forget_and_the_clock_moves() {
     let step = json!({"ms": 600_000});
     assert_eq!(port.call(Method::POST, "/clock/advance", Some(step)).await.0, 204);
     poll_until(&[], || members("fraud").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_fills_and_has_room_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = Port::of(Options {
+        data: Some(DataOptions::new(folder.path())),
+        ..Options::default()
+    })
+    .await;
+    port.broker.create_topic("orders", 1).unwrap();
+    let producer = producer(&port.broker, &[("retries", "0")]);
+    let send = async || {
+        let record = FutureRecord::to("orders").key("key").payload("value");
+        producer
+            .send(record, Duration::ZERO)
+            .await
+            .map_err(|(error, _)| error)
+    };
+    send().await.unwrap();
+    assert_eq!(port.call(Method::POST, "/disk/fill", None).await.0, 204);
+    let full = KafkaError::MessageProduction(RDKafkaErrorCode::KafkaStorageError);
+    assert_eq!(send().await.unwrap_err(), full);
+    assert_eq!(port.call(Method::POST, "/disk/free", None).await.0, 204);
+    assert_eq!(send().await.unwrap().offset, 1);
+
+    let (status, body) = Port::open().await.call(Method::POST, "/disk/fill", None).await;
+    assert_eq!(status, 409);
+    assert!(
+        body["error"].as_str().unwrap().contains("no data folder"),
+        "{body}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

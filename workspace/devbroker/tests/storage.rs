@@ -16,10 +16,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use devbroker::{Broker, BrokerError, DataOptions, Flush, Options, StorageError};
-use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use kafka_protocol::messages::{
+    GroupId, IncrementalAlterConfigsRequest, InitProducerIdRequest, OffsetDeleteRequest, ProducerId,
+    TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::producer::{FutureProducer, Producer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use support::*;
 use wire::Wire;
@@ -344,4 +353,65 @@ async fn producer_ids_are_never_given_out_twice() {
         }
         broker.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_settings_and_deleted_offsets_stay_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path()).await;
+    create_topic(&broker, "orders", 1).await;
+    commit(&broker, "readers", 1);
+    let mut wire = Wire::connect(&broker).await;
+    let setting = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str("retention.ms"))
+        .with_value(Some(StrBytes::from_static_str("86400000")));
+    let topic = AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(StrBytes::from_static_str("orders"))
+        .with_configs(vec![setting]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![topic]);
+    assert_eq!(wire.call(1, &request).await.responses[0].error_code, 0);
+    let topic = OffsetDeleteRequestTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str("orders")))
+        .with_partitions(vec![OffsetDeleteRequestPartition::default()]);
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("readers")))
+        .with_topics(vec![topic]);
+    let answer = wire.call(0, &request).await;
+    assert_eq!(
+        (answer.error_code, answer.topics[0].partitions[0].error_code),
+        (0, 0)
+    );
+
+    let broker = restart(broker, folder.path()).await;
+    assert_eq!(committed(&broker, "readers"), None);
+    let described = admin(&broker)
+        .describe_configs(
+            [&rdkafka::admin::ResourceSpecifier::Topic("orders")],
+            &AdminOptions::new(),
+        )
+        .await
+        .unwrap();
+    let settings = described[0].as_ref().unwrap().entry_map();
+    assert_eq!(settings["retention.ms"].value.as_deref(), Some("86400000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_nothing_of_what_was_refused_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path()).await;
+    broker.create_topic("orders", 1).unwrap();
+    let once = producer(&broker, &[("retries", "0")]);
+    assert_eq!(send(&once, "orders", "before", 1).await, [(0, 0)]);
+    broker.fill_disk().unwrap();
+    let refused = once.send(FutureRecord::to("orders").key("key").payload("lost"), DEADLINE);
+    let error = refused.await.unwrap_err().0.rdkafka_error_code();
+    assert_eq!(error, Some(RDKafkaErrorCode::KafkaStorageError));
+    assert!(broker.create_topic("other", 1).is_err());
+    broker.free_disk().unwrap();
+    assert_eq!(send(&once, "orders", "after", 1).await, [(0, 1)]);
+    let broker = restart(broker, folder.path()).await;
+    assert_eq!(read(&broker, "read_uncommitted", 2), ["before0", "after0"]);
+    let in_memory = support::broker().await;
+    assert!(matches!(in_memory.fill_disk(), Err(BrokerError::Fault { .. })));
 }

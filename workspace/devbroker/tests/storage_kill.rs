@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use devbroker::{Broker, DataOptions, Options};
@@ -26,6 +26,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 const KILLS: usize = 25;
 const PARTITIONS: i32 = 3;
@@ -115,10 +117,10 @@ fn producer(address: SocketAddr, settings: &[(&str, &str)]) -> FutureProducer {
 }
 
 /// Sends numbers until it is told to stop, at most 500 ahead of the acknowledgements.
-async fn write(producer: FutureProducer, acknowledged: Arc<AtomicUsize>, until: Arc<AtomicUsize>) -> usize {
+async fn write(producer: FutureProducer, acknowledged: watch::Sender<usize>, stop: Arc<AtomicBool>) -> usize {
     let mut open = std::collections::VecDeque::new();
     let mut sent = 0;
-    while acknowledged.load(Ordering::SeqCst) < until.load(Ordering::SeqCst) {
+    while !stop.load(Ordering::SeqCst) {
         while open.len() < 500 {
             let value = sent.to_string();
             let partition = sent as i32 % PARTITIONS;
@@ -130,7 +132,7 @@ async fn write(producer: FutureProducer, acknowledged: Arc<AtomicUsize>, until: 
         }
         let delivery = open.pop_front().unwrap();
         delivery.await.unwrap().map_err(|(error, _)| error).unwrap();
-        acknowledged.fetch_add(1, Ordering::SeqCst);
+        acknowledged.send_modify(|count| *count += 1);
     }
     producer.flush(PATIENCE).unwrap();
     for delivery in open {
@@ -150,10 +152,10 @@ enum Known {
 
 /// Runs transactions that write their number to each partition, until it is told to stop. A producer
 /// that met an error is given up, and a new one with its transactional id begun.
-async fn transact(address: SocketAddr, progress: Arc<AtomicUsize>, until: Arc<AtomicUsize>) -> Vec<Known> {
+async fn transact(address: SocketAddr, progress: watch::Sender<usize>, stop: Arc<AtomicBool>) -> Vec<Known> {
     let mut known = Vec::new();
     let mut present: Option<FutureProducer> = None;
-    while progress.load(Ordering::SeqCst) < until.load(Ordering::SeqCst) {
+    while !stop.load(Ordering::SeqCst) {
         let producer = present.take().unwrap_or_else(|| transactional(address));
         let number = known.len();
         let outcome = one_transaction(&producer, number).await;
@@ -161,7 +163,7 @@ async fn transact(address: SocketAddr, progress: Arc<AtomicUsize>, until: Arc<At
             present = Some(producer);
         }
         known.push(outcome.unwrap_or(Known::Nothing));
-        progress.fetch_add(1, Ordering::SeqCst);
+        progress.send_modify(|count| *count += 1);
     }
     // Whoever begins with the id finds the last transaction ended.
     drop(present);
@@ -239,26 +241,25 @@ fn values(address: SocketAddr, partition: i32) -> Vec<usize> {
     }
 }
 
-/// Kills the process and starts it again, each time a little further in the work of `writer`.
-fn kill_again_and_again<T>(
+/// Kills the process and starts it again, each time a little further in the work that `progress` counts.
+async fn kill_again_and_again(
     mut process: Process,
     folder: &Path,
     longest_step: usize,
-    progress: &AtomicUsize,
-    writer: &tokio::task::JoinHandle<T>,
+    mut progress: watch::Receiver<usize>,
 ) -> Process {
     let address = process.address;
     // A multiplicative step spreads the kills over the work, at the same places in each run.
     let mut step = 7_usize;
     for _ in 0..KILLS {
         step = step * 31 % 397;
-        let target = progress.load(Ordering::SeqCst) + 1 + step % longest_step;
-        let deadline = Instant::now() + PATIENCE;
-        while progress.load(Ordering::SeqCst) < target {
-            let gets_on = Instant::now() < deadline && !writer.is_finished();
-            assert!(gets_on, "the producer does not get on");
-            std::thread::yield_now();
-        }
+        let target = *progress.borrow() + 1 + step % longest_step;
+        let reached = timeout(PATIENCE, progress.wait_for(|count| *count >= target)).await;
+        drop(
+            reached
+                .expect("the producer does not get on")
+                .expect("the producer ended"),
+        );
         drop(process);
         process = Process::start(folder, &address.to_string());
     }
@@ -270,12 +271,12 @@ async fn a_killed_broker_has_every_acknowledged_record_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(folder.path(), "127.0.0.1:0");
     let address = process.address;
-    let acknowledged = Arc::new(AtomicUsize::new(0));
-    let until = Arc::new(AtomicUsize::new(usize::MAX));
+    let (acknowledged, progress) = watch::channel(0);
+    let stop = Arc::new(AtomicBool::new(false));
     let producer = producer(address, &[("message.timeout.ms", "100000")]);
-    let writer = tokio::spawn(write(producer, Arc::clone(&acknowledged), Arc::clone(&until)));
-    let process = kill_again_and_again(process, folder.path(), 397, &acknowledged, &writer);
-    until.store(0, Ordering::SeqCst);
+    let writer = tokio::spawn(write(producer, acknowledged, Arc::clone(&stop)));
+    let process = kill_again_and_again(process, folder.path(), 397, progress).await;
+    stop.store(true, Ordering::SeqCst);
     let sent = writer.await.unwrap();
     // What the last process has only in its memory does not count.
     drop(process);
@@ -291,11 +292,11 @@ async fn a_killed_broker_has_every_transaction_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(folder.path(), "127.0.0.1:0");
     let address = process.address;
-    let progress = Arc::new(AtomicUsize::new(0));
-    let until = Arc::new(AtomicUsize::new(usize::MAX));
-    let writer = tokio::spawn(transact(address, Arc::clone(&progress), Arc::clone(&until)));
-    let process = kill_again_and_again(process, folder.path(), 11, &progress, &writer);
-    until.store(0, Ordering::SeqCst);
+    let (ended, progress) = watch::channel(0);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(transact(address, ended, Arc::clone(&stop)));
+    let process = kill_again_and_again(process, folder.path(), 11, progress).await;
+    stop.store(true, Ordering::SeqCst);
     let known = writer.await.unwrap();
     drop(process);
     let process = Process::start(folder.path(), &address.to_string());

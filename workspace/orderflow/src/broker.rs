@@ -4,10 +4,12 @@
 //! and the admin port where there is one. What the broker is, and is not, goes to standard error.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
-use devbroker::{Broker, BrokerError, Options};
+use devbroker::{Broker, BrokerError, DataOptions, Flush, Options};
 use serde::{Deserialize, Serialize};
 use service::{Exit, Problems, Process, ServiceInfo, Settings, launch};
 
@@ -19,10 +21,18 @@ const INFO: ServiceInfo = ServiceInfo {
     admin_port: 0,
 };
 
-const WHAT_IT_IS: &str = "\
-orderflow broker: speaks Kafka's protocol, for development and tests
-  it is      one process, in memory: records and offsets are gone when it ends
-  it is not  Apache Kafka; no replication, never for production";
+/// What it is, and is not; `kept` says where its records are.
+fn what_it_is(data: Option<&Path>) -> String {
+    let kept = match data {
+        None => "in memory: records and offsets are gone when it ends".to_owned(),
+        Some(folder) => format!("records and offsets kept in `{}`", folder.display()),
+    };
+    format!(
+        "orderflow broker: speaks Kafka's protocol, for development and tests\n  \
+         it is      one process, {kept}\n  \
+         it is not  Apache Kafka; no replication, never for production"
+    )
+}
 
 /// The broker is configured on its command line alone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -57,6 +67,26 @@ impl FromStr for TopicArg {
     }
 }
 
+/// The value of `--flush`: `always`, `never`, or milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushArg(Flush);
+
+impl FromStr for FlushArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{text}` must be `always`, `never`, or milliseconds of 1 or more");
+        Ok(Self(match text {
+            "always" => Flush::Always,
+            "never" => Flush::Never,
+            number => match number.parse().map_err(|_| wrong())? {
+                0 => return Err(wrong()),
+                ms => Flush::Interval(Duration::from_millis(ms)),
+            },
+        }))
+    }
+}
+
 /// Runs the broker until it is told to stop.
 pub fn main(args: BrokerArgs) -> ExitCode {
     let common = args.common.clone();
@@ -73,10 +103,9 @@ async fn run(args: BrokerArgs, process: Process) -> Result<(), Exit> {
     }
     let broker = start(&args).await?;
     for topic in &args.topics {
-        let created = broker.create_topic(&topic.name, topic.partitions);
-        created.map_err(|error| Exit::config(format!("`--topics`: {error}")))?;
+        create(&broker, topic, args.data.is_some())?;
     }
-    eprintln!("{WHAT_IT_IS}");
+    eprintln!("{}", what_it_is(args.data.as_deref()));
     println!("KAFKA_BROKERS={}", reachable(broker.address()));
     if let Some(admin) = broker.admin_address() {
         println!("DEVBROKER_ADMIN=http://{admin}");
@@ -84,6 +113,21 @@ async fn run(args: BrokerArgs, process: Process) -> Result<(), Exit> {
     process.shutdown.requested().await;
     broker.stop().await;
     Ok(())
+}
+
+/// Creates a topic of `--topics`. An earlier run may have left it in the data folder already.
+fn create(broker: &Broker, topic: &TopicArg, may_exist: bool) -> Result<(), Exit> {
+    let TopicArg { name, partitions } = topic;
+    match broker.partition_count(name).filter(|_| may_exist) {
+        Some(count) if count == *partitions => Ok(()),
+        Some(count) => Err(Exit::config(format!(
+            "`--topics`: topic `{name}` has {count} partitions in the data folder, not {partitions}"
+        ))),
+        None => {
+            let created = broker.create_topic(name, *partitions);
+            created.map_err(|error| Exit::config(format!("`--topics`: {error}")))
+        }
+    }
 }
 
 async fn start(args: &BrokerArgs) -> Result<Broker, Exit> {
@@ -95,6 +139,10 @@ async fn start(args: &BrokerArgs) -> Result<Broker, Exit> {
         listen,
         admin,
         auto_create_topics: args.auto_create_topics,
+        data: args.data.as_ref().map(|folder| DataOptions {
+            flush: args.flush.0,
+            ..DataOptions::new(folder)
+        }),
         ..Options::default()
     };
     Broker::start(options).await.map_err(|error| match error {
@@ -109,6 +157,7 @@ async fn start(args: &BrokerArgs) -> Result<Broker, Exit> {
                  (0 takes a free one)"
             ))
         }
+        BrokerError::Data(error) => Exit::unavailable(format!("`--data`: {error}")),
         other => Exit::bug(other.to_string()),
     })
 }
@@ -145,6 +194,18 @@ mod tests {
         ] {
             let error = wrong.parse::<TopicArg>().expect_err(wrong);
             assert!(error.contains("as in `orders:6`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flush_is_a_word_or_milliseconds() {
+        let flush = |text: &str| text.parse().map(|FlushArg(flush)| flush);
+        assert_eq!(flush("always"), Ok(Flush::Always));
+        assert_eq!(flush("never"), Ok(Flush::Never));
+        assert_eq!(flush("50"), Ok(Flush::Interval(Duration::from_millis(50))));
+        for wrong in ["", "0", "-1", "sometimes", "50ms"] {
+            let error = flush(wrong).expect_err(wrong);
+            assert!(error.contains("must be `always`"), "{error}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use service::CommonArgs;
 
-use crate::broker::TopicArg;
+use crate::broker::{FlushArg, TopicArg};
 
 /// The operator's command of orderflow.
 #[derive(Debug, Parser)]
@@ -86,6 +86,18 @@ pub struct BrokerArgs {
     /// Create a topic when a client asks for one that does not exist
     #[arg(long)]
     pub auto_create_topics: bool,
+    /// Keep everything in this folder [default: in memory, gone when the broker ends]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// When an answer is sent: what it tells of is on the disk (`always`), will be within so many
+    /// milliseconds (a number), or when the operating system finds it right (`never`)
+    #[arg(
+        long,
+        value_name = "always|MS|never",
+        default_value = "always",
+        requires = "data"
+    )]
+    pub flush: FlushArg,
     /// What every process understands.
     #[command(flatten)]
     pub common: CommonArgs,

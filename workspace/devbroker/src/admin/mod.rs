@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::core::Core;
+use crate::core::{Core, NO_DATA_FOLDER};
 use fault_body::FaultBody;
 
 /// The largest body; a fault with four long names stays below it.
@@ -60,6 +60,8 @@ fn router(core: Arc<Core>) -> Router {
         .route("/faults", get(faults).post(inject).delete(clear))
         .route("/faults/{id}", delete(remove))
         .route("/clock/advance", post(advance))
+        .route("/disk/fill", post(fill_disk))
+        .route("/disk/free", post(free_disk))
         .route("/groups/{group}/forget", post(forget_group))
         .route("/groups/{group}/members/{member}/forget", post(forget_member))
         .fallback(nothing_here)
@@ -167,6 +169,22 @@ async fn advance(
     }
     core.advance_clock(Duration::from_millis(step.ms));
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn fill_disk(State(core): State<Arc<Core>>) -> Result<StatusCode, Refused> {
+    set_disk(&core, true)
+}
+
+async fn free_disk(State(core): State<Arc<Core>>) -> Result<StatusCode, Refused> {
+    set_disk(&core, false)
+}
+
+fn set_disk(core: &Core, full: bool) -> Result<StatusCode, Refused> {
+    if core.fill_disk(full) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Refused(StatusCode::CONFLICT, NO_DATA_FOLDER.to_owned()))
+    }
 }
 
 async fn forget_member(

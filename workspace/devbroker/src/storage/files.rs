@@ -29,10 +29,6 @@ impl Default for DiskFaults {
 impl DiskFaults {
     /// Lets `bytes` more be written. The write that passes them is torn: what fits is written, and
     /// the writer hears that the disk is full.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for faults by name, which the broker does not have yet")
-    )]
     pub(crate) fn leave_room(&self, bytes: u64) {
         self.room.store(bytes, Ordering::Relaxed);
     }
@@ -44,10 +40,6 @@ impl DiskFaults {
     }
 
     /// Ends all faults.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for faults by name, which the broker does not have yet")
-    )]
     pub(crate) fn lift(&self) {
         self.room.store(u64::MAX, Ordering::Relaxed);
         self.syncs_fail.store(false, Ordering::Relaxed);
@@ -72,6 +64,10 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn new(faults: Arc<DiskFaults>) -> Self {
         Self { faults }
+    }
+
+    pub(crate) fn faults(&self) -> &DiskFaults {
+        &self.faults
     }
 
     /// Creates a file that must not exist.

@@ -75,6 +75,55 @@ async fn its_admin_port_is_there_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_has_everything_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let arguments = |topics, flush| {
+        let arguments = [
+            "--port", "0", "--data", data, "--topics", topics, "--flush", flush,
+        ];
+        ["broker"].into_iter().chain(arguments).collect::<Vec<&str>>()
+    };
+    for (run, flush) in ["always", "50", "never"].into_iter().enumerate() {
+        let running = orderflow(&arguments("orders:3", flush)).start();
+        let observer = Observer::new(&printed(&running, "KAFKA_BROKERS").await);
+        assert_eq!(observer.read_all("orders").await.len(), run);
+        observer.produce("orders", &[(b"1", b"paid")]).await;
+        running.terminate();
+        let ended = running.wait(DEADLINE).await;
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert!(ended.stderr.contains(data), "{}", ended.stderr);
+    }
+    let ended = orderflow(&arguments("orders:4", "always")).run(DEADLINE).await;
+    assert_eq!(ended.code(), Some(64), "{}", ended.stderr);
+    assert!(
+        last_error(&ended).contains("has 3 partitions"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_is_in_use_ends_it_with_who_uses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let running = orderflow(&["broker", "--port", "0", "--data", data]).start();
+    printed(&running, "KAFKA_BROKERS").await;
+    let ended = orderflow(&["broker", "--port", "0", "--data", data])
+        .run(DEADLINE)
+        .await;
+    assert_eq!(ended.code(), Some(69), "{}", ended.stderr);
+    assert!(
+        last_error(&ended).contains("is in use by process"),
+        "{}",
+        ended.stderr
+    );
+    running.terminate();
+    assert_eq!(running.wait(DEADLINE).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_ends_it_with_the_remedy() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().port().to_string();
