@@ -290,6 +290,7 @@ async fn transactional_ids_are_closed_without_the_right_to_them() {
     create(&mut admin, "x-other").await;
     allow(&mut admin, TRANSACTIONAL_ID, LITERAL, "x-seen", DESCRIBE).await;
     for name in ["x-seen", "x-hidden"] {
+        assert_eq!(find_coordinator(&mut admin, 1, name).await, 0);
         assert_eq!(init_producer_id(&mut admin, Some(name)).await, 0);
     }
     assert_eq!(listed_transactions(&mut app, "x-").await, ["x-seen"]);
