@@ -21,7 +21,7 @@ mod renewal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,7 @@ use crate::error::StreamError;
 use crate::handler::Repeats;
 use crate::ledger::{ChargeError, Commit, Ledger, Ticket, Volume};
 use crate::metrics::StreamMetrics;
-use crate::position::TopicPartition;
+use crate::position::{Epoch, TopicPartition};
 use crate::record::Record;
 use crate::restore::Restorer;
 use crate::seen::{Digest, SeenWindows, Sighting};
@@ -86,8 +86,9 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     ledger: Ledger<Ending>,
     budget: Budget,
     seen: SeenWindows,
-    /// Partitions whose window of seen records is being restored: they are paused until it is there.
-    restoring: BTreeSet<TopicPartition>,
+    /// Partitions whose window of seen records is being restored, and in which life of theirs: they are
+    /// paused until it is there.
+    restoring: BTreeMap<TopicPartition, Epoch>,
     unit: UnitOfWork,
     retry: RetryPolicy,
     /// How long finished records wait for their commit while more are coming, and while none are.
@@ -125,7 +126,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 },
                 SEEN_IN_ALL,
             ),
-            restoring: BTreeSet::new(),
+            restoring: BTreeMap::new(),
             unit: UnitOfWork::Indefinite(unopened),
             retry: RetryPolicy::new(&parts.settings),
             commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
@@ -456,7 +457,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Goes on reading these partitions, apart from those that must not be read for another reason.
     fn resume(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), StreamError> {
-        partitions.retain(|at| !self.restoring.contains(at) && !self.budget.is_paused(*at));
+        partitions.retain(|at| !self.restoring.contains_key(at) && !self.budget.is_paused(*at));
         if partitions.is_empty() || self.stopped_reading {
             return Ok(());
         }

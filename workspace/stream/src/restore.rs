@@ -7,13 +7,13 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::error::StreamError;
 use crate::ffi::{Consumer, End, Inquirer};
-use crate::position::{Offset, StartAt, TopicIndex, TopicPartition};
+use crate::position::{Epoch, Offset, StartAt, TopicIndex, TopicPartition};
 use crate::record::Record;
 use crate::seen::Digest;
 use crate::source::{Entry, Source};
@@ -23,6 +23,8 @@ use crate::unit_of_work::{SOURCE_DIGEST, SOURCE_OFFSET};
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_STEP: Duration = Duration::from_millis(200);
 const BATCH: usize = 2_000;
+/// Partitions that may wait for their window, and windows that may wait for the pump.
+const MOST_WAITING: usize = 10_000;
 /// The pauses while the broker does not answer: a declared wait.
 const BROKER_AWAY: Backoff = Backoff {
     first: Duration::from_millis(100),
@@ -48,30 +50,40 @@ pub(crate) struct Settled {
     pub digest: Digest,
 }
 
-/// The window of a partition, oldest first.
-pub(crate) type Restored = (TopicPartition, Vec<Settled>);
+/// The window of a partition as it was asked for in one life of it, oldest first.
+pub(crate) struct Restored {
+    pub at: TopicPartition,
+    pub epoch: Epoch,
+    pub settled: Vec<Settled>,
+}
 
-/// A partition, and how many records of it are worth knowing.
-type Request = (TopicPartition, usize);
+struct Request {
+    at: TopicPartition,
+    epoch: Epoch,
+    /// How many records are worth knowing.
+    limit: usize,
+}
 
 /// The restorer of one pump. Dropping it ends its thread, after what it does at the moment.
 pub(crate) struct Restorer {
-    requests: Sender<Request>,
+    requests: SyncSender<Request>,
     restored: Receiver<Restored>,
 }
 
 impl Restorer {
     pub fn start(number: usize, config: RestoreConfig, wake: Arc<Wake>) -> Result<Self, StreamError> {
-        let (requests, asked) = channel::<Request>();
-        let (done, restored) = channel();
+        let (requests, asked) = sync_channel::<Request>(MOST_WAITING);
+        let (done, restored) = sync_channel(1);
         let started = std::thread::Builder::new()
             .name(format!("restore-{number}"))
             .spawn(move || {
-                for (at, limit) in asked {
+                for Request { at, epoch, limit } in asked {
                     let Some(settled) = restore(&config, at, limit, &wake) else {
                         return;
                     };
-                    if done.send((at, settled)).is_err() {
+                    // Before too: the pump takes the one before it, if it still waits there.
+                    wake.call();
+                    if done.send(Restored { at, epoch, settled }).is_err() {
                         return;
                     }
                     wake.call();
@@ -87,9 +99,13 @@ impl Restorer {
         }
     }
 
-    /// Asks for the window of a partition. `false` where nobody is there to do it.
-    pub fn ask(&self, at: TopicPartition, limit: usize) -> bool {
-        self.requests.send((at, limit)).is_ok()
+    /// Asks for the window of a partition.
+    pub fn ask(&self, at: TopicPartition, epoch: Epoch, limit: usize) -> Result<(), StreamError> {
+        self.requests
+            .try_send(Request { at, epoch, limit })
+            .map_err(|error| StreamError::Halted {
+                message: format!("what was settled before can not be restored: {error}"),
+            })
     }
 
     /// A window that was restored since the last call.

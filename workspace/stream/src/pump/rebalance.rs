@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{BROKER_AWAY, COMMITTED_TIMEOUT, Pump};
 use crate::error::StreamError;
 use crate::position::{StartAt, TopicPartition};
-use crate::restore::Restorer;
+use crate::restore::{Restored, Restorer};
 use crate::source::{GroupOffset, RebalanceKind, Source};
 use crate::stage::Stage;
 
@@ -63,44 +63,49 @@ impl<S: Source, G: Stage> Pump<S, G> {
             if let (Some(takeover), Some(offset)) = (&self.parts.takeover, offset) {
                 takeover.follows(*at, &offset.note);
             }
-            self.ledger.assign(*at, start);
+            let epoch = self.ledger.assign(*at, start);
+            if self.seen.is_on() && self.parts.restorer.is_some() {
+                self.restoring.insert(*at, epoch);
+            }
             self.budget.assign(*at);
             self.seen.open(*at);
             starts.push((*at, start));
         }
         self.tell_owned();
         self.source.assign(&starts)?;
-        let restoring = self.start_restoring(partitions);
-        if self.stopped_reading || self.polled_only {
+        self.start_restoring(partitions)?;
+        if self.stopped_reading || self.polled_only || !self.restoring.is_empty() {
             return self.source.pause(partitions);
         }
-        if restoring.is_empty() {
-            return Ok(());
-        }
-        self.source.pause(&restoring)
+        Ok(())
     }
 
-    /// Asks what former owners settled in these partitions. They are not read before that is known.
-    fn start_restoring(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
-        let Some(restorer) = self.parts.restorer.as_ref().filter(|_| self.seen.is_on()) else {
-            return Vec::new();
-        };
+    /// Asks what former owners settled in these partitions. They are not read before that is known; when
+    /// the pump is told to stop, they are not read any more.
+    fn start_restoring(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
         let limit = self.seen.limit();
-        let asked = partitions.iter().copied().filter(|at| restorer.ask(*at, limit));
-        let asked: Vec<_> = asked.collect();
-        self.restoring.extend(&asked);
+        let restorer = self.parts.restorer.as_ref();
+        if let Some(restorer) = restorer.filter(|_| !self.parts.wake.is_stopping()) {
+            for (at, epoch) in &self.restoring {
+                if partitions.contains(at) {
+                    restorer.ask(*at, *epoch, limit)?;
+                }
+            }
+        }
         self.tell_restoring();
-        asked
+        Ok(())
     }
 
     /// Takes in what was found out, and begins to read where it is known.
     pub(super) fn take_restored(&mut self) -> Result<(), StreamError> {
         let mut readable = Vec::new();
-        while let Some((at, settled)) = self.parts.restorer.as_ref().and_then(Restorer::take) {
-            // Another life of the partition has asked again, and has another answer coming.
-            if !self.restoring.remove(&at) {
+        while let Some(restored) = self.parts.restorer.as_ref().and_then(Restorer::take) {
+            let Restored { at, epoch, settled } = restored;
+            // The answer to a former life of the partition may lack what happened since.
+            if self.restoring.get(&at) != Some(&epoch) {
                 continue;
             }
+            self.restoring.remove(&at);
             for record in &settled {
                 self.seen.see(at, record.offset, &record.key, record.digest);
             }
@@ -176,7 +181,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             let dropped = self.ledger.revoke(*at);
             self.seen.close(*at);
             self.parts.metrics.records_dropped.inc_by(dropped.records);
-            let was_restoring = self.restoring.remove(at);
+            let was_restoring = self.restoring.remove(at).is_some();
             if self.budget.revoke(*at) || was_restoring {
                 paused.push(*at);
             }
