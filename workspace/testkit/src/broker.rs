@@ -1,6 +1,6 @@
 //! The broker of a test.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +23,7 @@ pub struct TestBroker {
 /// client's poll for example, must not stop the broker that it polls.
 #[derive(Debug)]
 struct Embedded {
+    broker: Arc<devbroker::Broker>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,13 +48,15 @@ impl TestBroker {
     /// only it can do.
     pub async fn embedded(options: devbroker::Options) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
-        let (started, address) = oneshot::channel::<SocketAddr>();
+        let (started, broker) = oneshot::channel::<Arc<devbroker::Broker>>();
         let thread = std::thread::Builder::new()
             .name("devbroker".to_owned())
             .spawn(move || serve(options, started, stopped))
             .expect("a thread can be started");
-        let address = address.await.expect("the embedded broker starts");
+        let broker = broker.await.expect("the embedded broker starts");
+        let address = broker.address();
         let embedded = Embedded {
+            broker,
             stop: Some(stop),
             thread: Some(thread),
         };
@@ -77,6 +80,15 @@ impl TestBroker {
         }
     }
 
+    /// Lets something go wrong. For tests on the embedded broker alone.
+    pub fn inject(&self, injection: devbroker::Injection) -> devbroker::FaultHandle {
+        let embedded = self.embedded.as_ref().expect("faults need the embedded broker");
+        embedded
+            .broker
+            .inject(injection)
+            .expect("a fault that can be injected")
+    }
+
     /// A name for a topic, group or transactional id that no other test has, also on a broker that
     /// is shared and was used before.
     pub fn name(&self, base: &str) -> String {
@@ -95,7 +107,11 @@ impl TestBroker {
     }
 }
 
-fn serve(options: devbroker::Options, started: oneshot::Sender<SocketAddr>, stopped: oneshot::Receiver<()>) {
+fn serve(
+    options: devbroker::Options,
+    started: oneshot::Sender<Arc<devbroker::Broker>>,
+    stopped: oneshot::Receiver<()>,
+) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -106,14 +122,19 @@ fn serve(options: devbroker::Options, started: oneshot::Sender<SocketAddr>, stop
             .await
             .expect("the embedded broker starts");
         // A test that is gone already needs no address, and the other channel says so too.
-        let _sent = started.send(broker.address());
+        let broker = Arc::new(broker);
+        let _sent = started.send(Arc::clone(&broker));
         let _closed = stopped.await;
-        broker.stop().await;
+        // Without a test that holds it, the broker ends with its last task; else with this runtime.
+        if let Some(broker) = Arc::into_inner(broker) {
+            broker.stop().await;
+        }
     });
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
+        // The broker is stopped by its own thread, once it is the last one to hold it.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // Its panic, if any, was printed; a second one while dropping would abort.

@@ -22,6 +22,8 @@ mod observer;
 mod process;
 
 pub use broker::TestBroker;
+/// The embedded broker: its options, and what tests let go wrong in it.
+pub use devbroker;
 pub use eventually::{Check, eventually};
 pub use observer::{Observer, Record};
 pub use process::{Ended, Launch, Running, get};

@@ -1,0 +1,245 @@
+//! What goes wrong at each step of a transaction, and what readers of committed records see afterwards:
+//! every record once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use service::{Process, ServiceInfo};
+use stream::settings::dead_letter_topic;
+use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler};
+use stream::{
+    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Repeats,
+    StreamError, StreamSettings,
+};
+use testkit::devbroker::{self, ApiKey, Fault, FaultHandle, ResponseError};
+use testkit::{Observer, TestBroker, eventually};
+use tokio::task::JoinHandle;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const RECORDS: usize = 300;
+const INFO: ServiceInfo = ServiceInfo {
+    name: "test",
+    version: "0",
+    admin_port: 0,
+};
+
+/// Answers at once: its outputs are published while it runs.
+struct Copy;
+
+impl Handler for Copy {
+    fn handle(&mut self, record: &Record<'_>, outputs: &mut dyn Outputs) -> Result<(), Failure> {
+        outputs.send(
+            OutputTopic(0),
+            record.key.unwrap_or_default(),
+            record.value.unwrap_or_default(),
+        );
+        Ok(())
+    }
+}
+
+/// Waits for nobody, but could: its outputs wait in the ledger.
+struct LateCopy;
+
+impl ConcurrentHandler for LateCopy {
+    type Job = OutputRecord;
+
+    fn decode(&self, record: &Record<'_>) -> Result<OutputRecord, Failure> {
+        Ok(OutputRecord {
+            topic: OutputTopic(0),
+            key: record.key.unwrap_or_default().to_vec(),
+            value: record.value.unwrap_or_default().to_vec(),
+        })
+    }
+
+    async fn attempt(&self, job: &OutputRecord, _: u32) -> Result<Vec<OutputRecord>, Failure> {
+        Ok(vec![job.clone()])
+    }
+
+    fn give_up(&self, _: &OutputRecord, _: u32) -> Vec<OutputRecord> {
+        Vec::new()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    Immediate,
+    Concurrent,
+}
+
+struct Scene {
+    broker: TestBroker,
+    observer: Observer,
+    input: String,
+    output: String,
+    process: Process,
+    worker: JoinHandle<Result<(), StreamError>>,
+}
+
+impl Scene {
+    async fn start(shape: Shape) -> Self {
+        let broker = TestBroker::embedded(devbroker::Options::default()).await;
+        let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
+        let observer = broker.observer();
+        for topic in [&input, &output, &dead_letter_topic(&input, &group)] {
+            observer.create_topic(topic, 2).await;
+        }
+        let process = Process {
+            instance: broker.name("instance"),
+            ..Process::detached(INFO)
+        };
+        let spec = WorkerSpec {
+            service: "test",
+            group,
+            inputs: vec![input.clone()],
+            outputs: vec![output.clone()],
+            repeats: Repeats::Count,
+        };
+        let surroundings = Surroundings {
+            process: process.clone(),
+            kafka: KafkaSettings {
+                brokers: broker.address().to_owned(),
+                ..KafkaSettings::default()
+            },
+            stream: StreamSettings::default(),
+        };
+        let worker = match shape {
+            Shape::Immediate => tokio::spawn(run_handler(spec, surroundings, || Copy)),
+            Shape::Concurrent => tokio::spawn(run_concurrent(spec, surroundings, Arc::new(LateCopy))),
+        };
+        Self {
+            broker,
+            observer,
+            input,
+            output,
+            process,
+            worker,
+        }
+    }
+
+    async fn produce(&self, numbers: std::ops::Range<usize>) {
+        let records: Vec<(String, String)> = numbers
+            .map(|number| (format!("key-{number}"), number.to_string()))
+            .collect();
+        let records: Vec<(&[u8], &[u8])> = records
+            .iter()
+            .map(|(key, value)| (key.as_bytes(), value.as_bytes()))
+            .collect();
+        self.observer.produce(&self.input, &records).await;
+    }
+
+    async fn wait_for(&self, count: usize) {
+        eventually(LIMIT, || async {
+            let seen = self.observer.read_all(&self.output).await.len();
+            if seen >= count {
+                Ok(())
+            } else {
+                Err(format!("{seen} of {count}"))
+            }
+        })
+        .await;
+    }
+
+    /// Lets the fault strike a worker that is at work, and checks that each record has its output once.
+    async fn survives(self, what: &str, inject: impl Fn(&TestBroker) -> FaultHandle) {
+        self.produce(0..RECORDS).await;
+        self.wait_for(RECORDS).await;
+        let fault = inject(&self.broker);
+        self.produce(RECORDS..2 * RECORDS).await;
+        let struck = tokio::time::timeout(LIMIT, fault.wait_until_struck(1)).await;
+        assert_eq!(struck, Ok(true), "{what}: the fault did not strike");
+        // Something after the fault too: what follows a failed unit is not what it was before.
+        self.produce(2 * RECORDS..3 * RECORDS).await;
+        self.wait_for(3 * RECORDS).await;
+        self.process.shutdown.request("the test is over");
+        self.worker.await.unwrap().expect("the worker survives");
+        let expected: Vec<usize> = (0..3 * RECORDS).collect();
+        let values = self.observer.read_all(&self.output).await;
+        let mut numbers: Vec<usize> = values.into_iter().map(number_of).collect();
+        numbers.sort_unstable();
+        assert!(
+            numbers == expected,
+            "{what}: {} outputs of {}",
+            numbers.len(),
+            expected.len()
+        );
+    }
+}
+
+fn number_of(record: testkit::Record) -> usize {
+    String::from_utf8(record.value.unwrap()).unwrap().parse().unwrap()
+}
+
+/// The steps of a transaction, in the order in which a worker takes them.
+const STEPS: [ApiKey; 5] = [
+    ApiKey::AddPartitionsToTxn,
+    ApiKey::Produce,
+    ApiKey::AddOffsetsToTxn,
+    ApiKey::TxnOffsetCommit,
+    ApiKey::EndTxn,
+];
+
+async fn every_step_survives(fault: Fault) {
+    for shape in [Shape::Immediate, Shape::Concurrent] {
+        for step in STEPS {
+            let what = format!("{fault:?} on {step:?}, {shape:?}");
+            let scene = Scene::start(shape).await;
+            let output = scene.output.clone();
+            let inject = |broker: &TestBroker| {
+                let injection = fault.on(step);
+                broker.inject(match step {
+                    ApiKey::Produce => injection.of_topic(&output),
+                    _ => injection,
+                })
+            };
+            scene.survives(&what, inject).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_lost_after_its_effect_doubles_nothing() {
+    every_step_survives(Fault::DropAfter).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_lost_before_its_effect_loses_nothing() {
+    every_step_survives(Fault::DropBefore).await;
+}
+
+/// The commit has its effect, and its answer comes after the worker has given it up: the group knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_too_late_is_not_believed_and_not_worked_on_twice() {
+    for shape in [Shape::Immediate, Shape::Concurrent] {
+        for step in [ApiKey::TxnOffsetCommit, ApiKey::EndTxn] {
+            let scene = Scene::start(shape).await;
+            let what = format!("late answer to {step:?}, {shape:?}");
+            let late = Fault::DelayAnswer(Duration::from_secs(7));
+            scene.survives(&what, |broker| broker.inject(late.on(step))).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_the_group_takes_the_transaction_back_and_the_work_is_done_again() {
+    for shape in [Shape::Immediate, Shape::Concurrent] {
+        for error in [
+            ResponseError::IllegalGeneration,
+            ResponseError::NotCoordinator,
+            ResponseError::CoordinatorLoadInProgress,
+        ] {
+            let scene = Scene::start(shape).await;
+            let what = format!("{error:?} to the offsets, {shape:?}");
+            let refusal = Fault::AnswerError(error);
+            scene
+                .survives(&what, |broker| broker.inject(refusal.on(ApiKey::TxnOffsetCommit)))
+                .await;
+        }
+    }
+}
