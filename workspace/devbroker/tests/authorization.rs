@@ -1,7 +1,7 @@
 //! What a client hears that may not do what it asks, request by request.
 //!
-//! The codes were recorded on Apache Kafka 4.3.1. To compare again, start one and name it:
-//! `scripts/kafka start --properties scripts/kafka.d/sasl-plaintext.properties`, then
+//! The codes were recorded on Apache Kafka 4.3.1, and `scripts/test` compares them again. By hand: start
+//! one with `scripts/kafka start --properties scripts/kafka.d/sasl-plaintext.properties`, then
 //! `ORDERFLOW_TEST_SECURE_BROKER=127.0.0.1:PORT cargo test -p devbroker --test authorization`; the
 //! last test compares with a Kafka without security that `ORDERFLOW_TEST_BROKER` names.
 #![allow(
