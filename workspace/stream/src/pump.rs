@@ -16,8 +16,10 @@
 //!   answered all the same.
 //! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
 
+mod intake;
 mod rebalance;
 mod renewal;
+mod settlement;
 #[cfg(test)]
 mod tests;
 
@@ -29,20 +31,18 @@ use service::Heartbeat;
 
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
-use crate::dead_letter::Cause;
 use crate::error::StreamError;
 use crate::handler::Repeats;
-use crate::ledger::{ChargeError, Commit, Ledger, Ticket, Volume};
+use crate::ledger::{Ledger, Volume};
 use crate::metrics::StreamMetrics;
 use crate::position::{Epoch, TopicPartition};
-use crate::record::Record;
 use crate::restore::Restorer;
-use crate::seen::{Digest, SeenWindows, Sighting};
+use crate::seen::SeenWindows;
 use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
-use crate::source::{Entry, Source};
+use crate::source::Source;
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
 use crate::takeover::Takeover;
-use crate::unit_of_work::{Committed, FLUSH_LIMIT, Indefinite, UnitConfig, UnitOfWork};
+use crate::unit_of_work::{FLUSH_LIMIT, Indefinite, UnitConfig, UnitOfWork};
 
 /// With nothing to do, a turn takes so long: short enough for the heartbeat.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
@@ -233,69 +233,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
     }
 
-    /// Hands the records of a batch to the stage.
-    fn take(&mut self, batch: &S::Batch) -> Result<(), StreamError> {
-        let Self {
-            source,
-            stage,
-            ledger,
-            unit,
-            seen,
-            parts,
-            budget,
-            retry,
-            drained,
-            last_complaint,
-            ..
-        } = self;
-        let mut desk = Desk {
-            ledger,
-            unit,
-            seen,
-            metrics: &parts.metrics,
-            wake: &parts.wake,
-            retry: *retry,
-        };
-        let mut run = Run::default();
-        let mut entries = 0;
-        let mut taken = Ok(());
-        let mut disturbed = Vec::new();
-        for entry in source.entries(batch) {
-            entries += 1;
-            match entry {
-                Entry::Record(record) => {
-                    taken = accept(stage, &record, &mut desk, &mut run, budget, parts);
-                }
-                Entry::EndOfPartition(at, next) => desk.ledger.reached_end(at, next),
-                // A leftover of a partition that was given up says nothing about those that are here.
-                Entry::Error(Some(at), _) if desk.ledger.read_position(at).is_none() => {}
-                Entry::Error(at, error) if error.is_retriable() => {
-                    complain(last_complaint, &error);
-                    disturbed.extend(at.filter(|at| !disturbed.contains(at)));
-                }
-                Entry::Error(_, error) => taken = Err(error),
-            }
-            if taken.is_err() {
-                break;
-            }
-        }
-        *drained = entries < parts.settings.batch_records;
-        run.finish(budget, desk.metrics, &parts.unit.inputs);
-        stage.batch_is_over(&mut desk);
-        taken.and_then(|()| self.correct_positions(&disturbed))
-    }
-
-    /// The client counts an error inside of a batch as a record, and its position is one too far then
-    /// (librdkafka 2.12, `rd_kafka_q_serve_rkmessages`): the next pause would skip a record.
-    fn correct_positions(&mut self, disturbed: &[TopicPartition]) -> Result<(), StreamError> {
-        if disturbed.is_empty() {
-            return Ok(());
-        }
-        let position = |at: &TopicPartition| Some((*at, self.ledger.read_position(*at)?));
-        let starts: Vec<_> = disturbed.iter().filter_map(position).collect();
-        self.source.seek(&starts, SEEK_TIMEOUT)
-    }
-
     fn collect(&mut self) -> Result<(), StreamError> {
         let Self {
             stage,
@@ -315,119 +252,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
             retry: *retry,
         };
         stage.collect(&mut desk)
-    }
-
-    /// An error that costs the unit of work is survived; every other error ends the pump.
-    fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
-        match result {
-            Err(error) if error.costs_a_unit() => match self.unit.take_open() {
-                Some(open) => self.conclude(open.undo(error), &[]),
-                None => Ok(()),
-            },
-            other => other,
-        }
-    }
-
-    /// Publishes what has ended and commits the frontier.
-    fn settle(&mut self) -> Result<(), StreamError> {
-        self.last_settled = Instant::now();
-        if let UnitOfWork::Indefinite(_) = self.unit {
-            return Ok(());
-        }
-        self.pass_gaps()?;
-        let published = {
-            let unit = &mut self.unit;
-            self.ledger.publish(|at, offset, ending| match ending {
-                Ending::Done => Ok(()),
-                Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
-            })
-        };
-        self.survive(published)?;
-        let commits = self.ledger.commits();
-        if commits.is_empty() {
-            return Ok(());
-        }
-        let begun = self.unit.open().map(|_| ());
-        self.survive(begun)?;
-        let Some(open) = self.unit.take_open() else {
-            return Ok(());
-        };
-        let began = Instant::now();
-        let outcome = open.commit(&self.source, &commits, self.flush_deadline());
-        self.parts
-            .metrics
-            .commit_seconds
-            .observe(began.elapsed().as_secs_f64());
-        self.last_settled = Instant::now();
-        self.conclude(outcome, &commits)
-    }
-
-    /// Takes in what became of a unit.
-    fn conclude(&mut self, outcome: Committed, commits: &[Commit]) -> Result<(), StreamError> {
-        let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
-        match outcome {
-            Committed::Yes(ready) => {
-                counted("committed");
-                self.failed_units = 0;
-                self.unit = UnitOfWork::Ready(ready);
-                self.confirm(commits);
-                Ok(())
-            }
-            Committed::OutputsOnly(ready, error) => {
-                counted("refused");
-                self.unit = UnitOfWork::Ready(ready);
-                if let StreamError::Authorization { .. } = error {
-                    return Err(error);
-                }
-                complain(&mut self.last_complaint, &error);
-                Ok(())
-            }
-            Committed::Aborted(ready, cause) => {
-                counted("aborted");
-                self.unit = UnitOfWork::Ready(ready);
-                if !cause.costs_a_unit() {
-                    return Err(cause);
-                }
-                complain(&mut self.last_complaint, &cause);
-                self.work_again()
-            }
-            Committed::Indefinite(indefinite) => {
-                counted("indefinite");
-                let ends = indefinite.cause().filter(|cause| !cause.costs_a_unit()).cloned();
-                self.unit = UnitOfWork::Indefinite(indefinite);
-                ends.map_or(Ok(()), Err)
-            }
-            Committed::Halted(error) => Err(error),
-        }
-    }
-
-    /// These offsets are committed: what they cover leaves the ledger and the budget.
-    fn confirm(&mut self, commits: &[Commit]) {
-        for commit in commits {
-            if self.ledger.committed(commit) {
-                self.count_ended(commit.at, commit.volume.records);
-                self.budget.refund(commit.at, commit.volume);
-            }
-        }
-    }
-
-    /// Markers, aborted and compacted records at the end of a partition are never given to a reader. Where
-    /// nothing is in work and the end is still ahead, the client tells how far it has come.
-    fn pass_gaps(&mut self) -> Result<(), StreamError> {
-        let ahead = |at: &TopicPartition| self.source.high_watermark(*at) > self.ledger.frontier(*at);
-        let idle: Vec<_> = self
-            .ledger
-            .assigned()
-            .filter(|at| self.ledger.is_idle(*at))
-            .filter(ahead)
-            .collect();
-        if idle.is_empty() {
-            return Ok(());
-        }
-        for (at, position) in self.source.positions(&idle)? {
-            self.ledger.reached_end(at, position);
-        }
-        Ok(())
     }
 
     fn count_ended(&self, at: TopicPartition, records: u64) {
@@ -530,108 +354,6 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 .set_lag(self.topic(at), at.partition, lag, age_ms as f64 / 1_000.0);
         }
     }
-}
-
-/// Records of one partition that follow each other in a batch: counted once per run.
-#[derive(Default)]
-struct Run {
-    at: Option<TopicPartition>,
-    volume: Volume,
-}
-
-impl Run {
-    fn add(&mut self, record: &Record<'_>, budget: &mut Budget, metrics: &StreamMetrics, inputs: &[String]) {
-        if self.at != Some(record.at) {
-            self.finish(budget, metrics, inputs);
-            self.at = Some(record.at);
-        }
-        self.volume.add(Volume {
-            records: 1,
-            bytes: u64::from(record.size()),
-        });
-    }
-
-    fn finish(&mut self, budget: &mut Budget, metrics: &StreamMetrics, inputs: &[String]) {
-        let (Some(at), volume) = (self.at.take(), std::mem::take(&mut self.volume)) else {
-            return;
-        };
-        budget.debit(at, volume);
-        if let Some(topic) = inputs.get(usize::from(at.topic.0)) {
-            metrics
-                .records_read
-                .with_label_values(&[topic])
-                .inc_by(volume.records);
-        }
-    }
-}
-
-fn accept<G: Stage>(
-    stage: &mut G,
-    record: &Record<'_>,
-    desk: &mut Desk<'_>,
-    run: &mut Run,
-    budget: &mut Budget,
-    parts: &PumpParts,
-) -> Result<(), StreamError> {
-    match desk
-        .ledger
-        .charge(record.at, record.offset, record.size(), record.record_time_ms)
-    {
-        Ok(ticket) => {
-            run.add(record, budget, desk.metrics, &parts.unit.inputs);
-            if end_repeat(&ticket, record, desk, parts) {
-                return Ok(());
-            }
-            stage.accept(ticket, record, desk)
-        }
-        // A leftover from before a seek or a revocation: its present owner reads it again.
-        Err(ChargeError::NotAssigned | ChargeError::Behind { .. }) => {
-            desk.metrics.records_dropped.inc();
-            Ok(())
-        }
-    }
-}
-
-/// Ends a record that repeats an earlier one. `false` where it has to be worked on.
-fn end_repeat(ticket: &Ticket, record: &Record<'_>, desk: &mut Desk<'_>, parts: &PumpParts) -> bool {
-    let Some(key) = record.key.filter(|_| desk.seen.is_on()) else {
-        return false;
-    };
-    let sighting = desk
-        .seen
-        .see(record.at, record.offset, key, Digest::of(record.value));
-    let counted = |content: &str| {
-        let inputs = &parts.unit.inputs;
-        let topic = inputs
-            .get(usize::from(record.at.topic.0))
-            .map_or("", String::as_str);
-        desk.metrics.repeats.with_label_values(&[topic, content]).inc();
-    };
-    match sighting {
-        Sighting::First => return false,
-        Sighting::Repeat => {
-            counted("same");
-            desk.ledger.end(ticket, Ending::Done);
-        }
-        Sighting::Conflict { first } => {
-            counted("other");
-            let ending = match parts.repeats {
-                Repeats::Count | Repeats::End => Ending::Done,
-                Repeats::EndOrDeadLetter => {
-                    let cause = Cause {
-                        code: "conflicting_repeat".to_owned(),
-                        message: format!(
-                            "the record at offset {first} has the same key and other content, and the first one counts"
-                        ),
-                        attempts: 1,
-                    };
-                    Ending::dead_letter(record.to_owned(), cause, Vec::new())
-                }
-            };
-            desk.ledger.end(ticket, ending);
-        }
-    }
-    true
 }
 
 fn complain(last: &mut Option<Instant>, error: &StreamError) {

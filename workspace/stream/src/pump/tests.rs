@@ -13,8 +13,8 @@ use crate::failure::Failure;
 use crate::ffi::GroupOffsets;
 use crate::handler::{Handler, OutputTopic, Outputs};
 use crate::position::{Offset, Partition, StartAt, TopicIndex};
-use crate::record::NoHeaders;
-use crate::source::{GroupOffset, RebalanceKind};
+use crate::record::{NoHeaders, Record};
+use crate::source::{Entry, GroupOffset, RebalanceKind};
 use crate::stage::immediate::Immediate;
 
 const INFO: ServiceInfo = ServiceInfo {

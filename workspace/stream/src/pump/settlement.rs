@@ -1,0 +1,126 @@
+//! How a pump publishes what has ended, commits the frontier, and takes in what became of a unit of work.
+
+use std::time::Instant;
+
+use super::{Pump, complain};
+use crate::error::StreamError;
+use crate::ledger::Commit;
+use crate::position::TopicPartition;
+use crate::source::Source;
+use crate::stage::{Ending, Stage};
+use crate::unit_of_work::{Committed, UnitOfWork};
+
+impl<S: Source, G: Stage> Pump<S, G> {
+    /// An error that costs the unit of work is survived; every other error ends the pump.
+    pub(super) fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
+        match result {
+            Err(error) if error.costs_a_unit() => match self.unit.take_open() {
+                Some(open) => self.conclude(open.undo(error), &[]),
+                None => Ok(()),
+            },
+            other => other,
+        }
+    }
+
+    /// Publishes what has ended and commits the frontier.
+    pub(super) fn settle(&mut self) -> Result<(), StreamError> {
+        self.last_settled = Instant::now();
+        if let UnitOfWork::Indefinite(_) = self.unit {
+            return Ok(());
+        }
+        self.pass_gaps()?;
+        let published = {
+            let unit = &mut self.unit;
+            self.ledger.publish(|at, offset, ending| match ending {
+                Ending::Done => Ok(()),
+                Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
+            })
+        };
+        self.survive(published)?;
+        let commits = self.ledger.commits();
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let begun = self.unit.open().map(|_| ());
+        self.survive(begun)?;
+        let Some(open) = self.unit.take_open() else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let outcome = open.commit(&self.source, &commits, self.flush_deadline());
+        self.parts
+            .metrics
+            .commit_seconds
+            .observe(began.elapsed().as_secs_f64());
+        self.last_settled = Instant::now();
+        self.conclude(outcome, &commits)
+    }
+
+    /// Takes in what became of a unit.
+    pub(super) fn conclude(&mut self, outcome: Committed, commits: &[Commit]) -> Result<(), StreamError> {
+        let counted = |outcome: &str| self.parts.metrics.commits.with_label_values(&[outcome]).inc();
+        match outcome {
+            Committed::Yes(ready) => {
+                counted("committed");
+                self.failed_units = 0;
+                self.unit = UnitOfWork::Ready(ready);
+                self.confirm(commits);
+                Ok(())
+            }
+            Committed::OutputsOnly(ready, error) => {
+                counted("refused");
+                self.unit = UnitOfWork::Ready(ready);
+                if let StreamError::Authorization { .. } = error {
+                    return Err(error);
+                }
+                complain(&mut self.last_complaint, &error);
+                Ok(())
+            }
+            Committed::Aborted(ready, cause) => {
+                counted("aborted");
+                self.unit = UnitOfWork::Ready(ready);
+                if !cause.costs_a_unit() {
+                    return Err(cause);
+                }
+                complain(&mut self.last_complaint, &cause);
+                self.work_again()
+            }
+            Committed::Indefinite(indefinite) => {
+                counted("indefinite");
+                let ends = indefinite.cause().filter(|cause| !cause.costs_a_unit()).cloned();
+                self.unit = UnitOfWork::Indefinite(indefinite);
+                ends.map_or(Ok(()), Err)
+            }
+            Committed::Halted(error) => Err(error),
+        }
+    }
+
+    /// These offsets are committed: what they cover leaves the ledger and the budget.
+    pub(super) fn confirm(&mut self, commits: &[Commit]) {
+        for commit in commits {
+            if self.ledger.committed(commit) {
+                self.count_ended(commit.at, commit.volume.records);
+                self.budget.refund(commit.at, commit.volume);
+            }
+        }
+    }
+
+    /// Markers, aborted and compacted records at the end of a partition are never given to a reader. Where
+    /// nothing is in work and the end is still ahead, the client tells how far it has come.
+    fn pass_gaps(&mut self) -> Result<(), StreamError> {
+        let ahead = |at: &TopicPartition| self.source.high_watermark(*at) > self.ledger.frontier(*at);
+        let idle: Vec<_> = self
+            .ledger
+            .assigned()
+            .filter(|at| self.ledger.is_idle(*at))
+            .filter(ahead)
+            .collect();
+        if idle.is_empty() {
+            return Ok(());
+        }
+        for (at, position) in self.source.positions(&idle)? {
+            self.ledger.reached_end(at, position);
+        }
+        Ok(())
+    }
+}
