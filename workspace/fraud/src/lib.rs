@@ -12,10 +12,13 @@ pub mod config;
 pub mod rules;
 pub mod screen;
 
+use std::sync::Arc;
+
 pub use config::Config;
+use domain::{Currency, Order};
 use service::{Exit, Process, ServiceInfo};
-use stream::Repeats;
 use stream::worker::{Surroundings, WorkerSpec, run_handler};
+use stream::{Record, Repeats};
 
 /// What this service is called, and where its admin server listens by default.
 pub const INFO: ServiceInfo = ServiceInfo {
@@ -33,22 +36,30 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         .fraud
         .rules()
         .map_err(|problem| Exit::config(problem.to_string()))?;
+    let default_currency = config.orders.default_currency;
     let spec = WorkerSpec {
         service: INFO.name,
         group: config.fraud.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.fraud_alerts],
-        repeats: Repeats::End,
+        repeats: Repeats::End(Arc::new(move |record| {
+            is_keyed_by_its_id(record, default_currency)
+        })),
     };
     let surroundings = Surroundings {
         process,
         kafka: config.kafka,
         stream: config.stream,
     };
-    let default_currency = config.orders.default_currency;
     run_handler(spec, surroundings, || {
         screen::Screen::new(rules.clone(), default_currency)
     })
     .await?;
     Ok(())
+}
+
+/// Whether the record's key is the id of its order, as our own producers write it.
+fn is_keyed_by_its_id(record: &Record<'_>, default_currency: Currency) -> bool {
+    let order = record.value.map(|value| Order::decode(value, default_currency));
+    matches!((order, record.key), (Some(Ok(order)), Some(key)) if order.id.text().as_bytes() == key)
 }

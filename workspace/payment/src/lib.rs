@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use config::Config;
-use domain::EventTime;
+use domain::{Currency, EventTime, Order};
 use service::{Exit, Process, ServiceInfo};
-use stream::Repeats;
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent};
+use stream::{Record, Repeats};
 
 /// What this service is called, and where its admin server listens by default.
 pub const INFO: ServiceInfo = ServiceInfo {
@@ -37,15 +37,18 @@ pub const INFO: ServiceInfo = ServiceInfo {
 /// # Errors
 /// What made going on impossible, with the exit code that tells an orchestrator what to do.
 pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
+    let default_currency = config.orders.default_currency;
     let spec = WorkerSpec {
         service: INFO.name,
         group: config.payment.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.payments],
-        repeats: Repeats::EndOrDeadLetter,
+        repeats: Repeats::EndOrDeadLetter(Arc::new(move |record| {
+            is_keyed_by_its_id(record, default_currency)
+        })),
     };
     let gateway = simulated::SimulatedGateway::new(config.payment.simulated);
-    let settle = settle::Settle::new(gateway, config.orders.default_currency, now);
+    let settle = settle::Settle::new(gateway, default_currency, now);
     let surroundings = Surroundings {
         process,
         kafka: config.kafka,
@@ -59,4 +62,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
 fn now() -> EventTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     EventTime(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Whether the record's key is the id of its order, as our own producers write it.
+fn is_keyed_by_its_id(record: &Record<'_>, default_currency: Currency) -> bool {
+    let order = record.value.map(|value| Order::decode(value, default_currency));
+    matches!((order, record.key), (Some(Ok(order)), Some(key)) if order.id.text().as_bytes() == key)
 }

@@ -5,7 +5,9 @@
 //! - [`ConcurrentHandler`]: calls somebody and waits, thousands at a time (payment);
 //! - [`Sink`]: turns records into items and writes them in batches to a store (analytics).
 
+use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::position::TopicIndex;
@@ -22,15 +24,40 @@ pub trait Outputs {
     fn send(&mut self, topic: OutputTopic, key: &[u8], value: &[u8]);
 }
 
+/// Whether the key of a record is the name of what it is about. Asked of records that look like repeats
+/// only, so it may cost something.
+pub type NamesByKey = Arc<dyn Fn(&Record<'_>) -> bool + Send + Sync>;
+
 /// What becomes of a record with the key of an earlier one, which has had its effect or is in work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Repeats {
     /// Keys may repeat: every record has its own effect.
     Count,
-    /// A key names one thing, and the first record with it counts: a repeat ends without an effect.
-    End,
+    /// The first record with a key counts, and a repeat ends without an effect. A record that its key
+    /// does not name, as of a producer with keys of its own, counts as it stands.
+    End(NamesByKey),
     /// As `End`; but a repeat with other content becomes a dead letter, so that somebody looks.
-    EndOrDeadLetter,
+    EndOrDeadLetter(NamesByKey),
+}
+
+impl Repeats {
+    /// Who says whether a key names its record; `None` where it does not matter.
+    pub(crate) fn names_by_key(&self) -> Option<&NamesByKey> {
+        match self {
+            Self::Count => None,
+            Self::End(names) | Self::EndOrDeadLetter(names) => Some(names),
+        }
+    }
+}
+
+impl fmt::Debug for Repeats {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Count => "Count",
+            Self::End(_) => "End",
+            Self::EndOrDeadLetter(_) => "EndOrDeadLetter",
+        })
+    }
 }
 
 /// An output that a concurrent handler computed; it keeps the partition of its input.

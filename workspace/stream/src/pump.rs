@@ -122,7 +122,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             seen: SeenWindows::new(
                 match parts.repeats {
                     Repeats::Count => 0,
-                    Repeats::End | Repeats::EndOrDeadLetter => parts.settings.seen_records,
+                    Repeats::End(_) | Repeats::EndOrDeadLetter(_) => parts.settings.seen_records,
                 },
                 SEEN_IN_ALL,
             ),
@@ -189,6 +189,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         drop(batch);
         self.survive(taken)?;
         self.collect()?;
+        self.tell_unit(self.unit.is_unfinished());
         self.take_restored()?;
         if self.last_settled.elapsed() >= self.commit_age() || self.budget.is_half_used() {
             self.settle()?;
@@ -203,9 +204,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     /// How old the oldest finished record may become. A commit costs the same for one record and for
-    /// thousands: while more are coming they share it, else nobody is kept waiting for company.
+    /// thousands: while more are coming they share it, else nobody is kept waiting for company. Without a
+    /// transaction nobody waits: outputs are seen before their offsets are committed.
     fn commit_age(&self) -> Duration {
-        if self.drained {
+        if self.drained && self.parts.unit.transactional_id.is_some() {
             self.idle_commit_interval.min(self.commit_interval)
         } else {
             self.commit_interval

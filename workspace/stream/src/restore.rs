@@ -5,9 +5,11 @@
 //! them. It is read in a thread of its own, while the pump keeps the partition paused; the stable offset
 //! of the group is known before, so that everything which an earlier owner committed is in the tail.
 
+use std::collections::VecDeque;
 use std::ffi::CString;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
@@ -68,12 +70,14 @@ struct Request {
 pub(crate) struct Restorer {
     requests: SyncSender<Request>,
     restored: Receiver<Restored>,
+    wake: Arc<Wake>,
 }
 
 impl Restorer {
     pub fn start(number: usize, config: RestoreConfig, wake: Arc<Wake>) -> Result<Self, StreamError> {
         let (requests, asked) = sync_channel::<Request>(MOST_WAITING);
         let (done, restored) = sync_channel(1);
+        let awake = Arc::clone(&wake);
         let started = std::thread::Builder::new()
             .name(format!("restore-{number}"))
             .spawn(move || {
@@ -90,7 +94,11 @@ impl Restorer {
                 }
             });
         match started {
-            Ok(_) => Ok(Self { requests, restored }),
+            Ok(_) => Ok(Self {
+                requests,
+                restored,
+                wake: awake,
+            }),
             Err(error) => Err(StreamError::Client {
                 what: "starting a restorer".to_owned(),
                 cause: error.to_string(),
@@ -109,8 +117,15 @@ impl Restorer {
     }
 
     /// A window that was restored since the last call.
-    pub fn take(&self) -> Option<Restored> {
-        self.restored.try_recv().ok()
+    pub fn take(&self) -> Result<Option<Restored>, StreamError> {
+        match self.restored.try_recv() {
+            Ok(restored) => Ok(Some(restored)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) if self.wake.is_stopping() => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(StreamError::Halted {
+                message: "the thread that restores what was settled has ended, see above".to_owned(),
+            }),
+        }
     }
 }
 
@@ -149,17 +164,16 @@ fn read_tails(
         &config.outputs,
     )?;
     let mut settled = Vec::new();
+    // As far as anything was written, not as far as it is seen yet: of a commit the offsets may show
+    // before the outputs. What a dead owner left open there is ended by its successor or its time-out.
     for (index, topic) in config.outputs.iter().enumerate() {
         let Ok(name) = CString::new(topic.as_str()) else {
             continue;
         };
         let place = (name, at.partition.0);
-        let end = |end| -> Result<i64, StreamError> {
-            let ends = inquirer.ends(std::slice::from_ref(&place), end, ASK_TIMEOUT)?;
-            let known = ends.first().map(|(_, _, offset)| *offset);
-            known.ok_or_else(|| StreamError::MissingTopic { topic: topic.clone() })
-        };
-        let end = end(End::OfCommitted)?;
+        let ends = inquirer.ends(std::slice::from_ref(&place), End::OfAll, ASK_TIMEOUT)?;
+        let end = ends.first().map(|(_, _, offset)| *offset);
+        let end = end.ok_or_else(|| StreamError::MissingTopic { topic: topic.clone() })?;
         // Each commit has left a marker too, so the records of a tail may lie twice as far back.
         let span = i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX);
         let output = TopicPartition {
@@ -168,17 +182,11 @@ fn read_tails(
         };
         let start = end.saturating_sub(span).max(0);
         if end > start {
-            read_tail(
-                &mut consumer,
-                output,
-                Offset(start),
-                Offset(end),
-                wake,
-                &mut settled,
-            )?;
+            let tail = read_tail(&mut consumer, output, Offset(start)..Offset(end), limit, wake)?;
+            settled.extend(tail);
         }
     }
-    settled.sort_by_key(|record| record.offset);
+    settled.sort_by_key(|record: &Settled| record.offset);
     let surplus = settled.len().saturating_sub(limit);
     settled.drain(..surplus);
     Ok(settled)
@@ -187,12 +195,12 @@ fn read_tails(
 fn read_tail(
     consumer: &mut Consumer,
     output: TopicPartition,
-    start: Offset,
-    end: Offset,
+    range: Range<Offset>,
+    limit: usize,
     wake: &Wake,
-    settled: &mut Vec<Settled>,
-) -> Result<(), StreamError> {
-    consumer.assign(&[(output, StartAt::Offset(start))])?;
+) -> Result<VecDeque<Settled>, StreamError> {
+    consumer.assign(&[(output, StartAt::Offset(range.start))])?;
+    let mut settled = VecDeque::new();
     let mut is_over = false;
     let mut result = Ok(());
     while !is_over && result.is_ok() && !wake.is_stopping() {
@@ -200,10 +208,13 @@ fn read_tail(
         for entry in consumer.entries(&batch) {
             match entry {
                 Entry::Record(record) => {
-                    is_over |= record.offset.next() >= end;
+                    is_over |= record.offset.next() >= range.end;
                     settled.extend(settled_by(&record));
+                    if settled.len() > limit {
+                        settled.pop_front();
+                    }
                 }
-                Entry::EndOfPartition(..) => is_over = true,
+                Entry::EndOfPartition(at, next) => is_over |= at == output && next >= range.end,
                 Entry::Error(_, error) if error.is_retriable() => {
                     tracing::debug!(%error, "reading what was settled before");
                 }
@@ -212,7 +223,7 @@ fn read_tail(
         }
     }
     consumer.unassign(&[output])?;
-    result
+    result.map(|()| settled)
 }
 
 /// The record of the input that this output settles.

@@ -90,7 +90,27 @@ impl Window {
         self.slots.get(index as usize).map(|slot| slot.hash)
     }
 
+    /// Puts the slots in their order again, and keeps the newest `limit` of them.
+    fn rebuild(&mut self, limit: usize) {
+        self.slots.rotate_left(self.oldest);
+        self.oldest = 0;
+        self.slots.retain(|slot| !slot.gone);
+        let surplus = self.slots.len().saturating_sub(limit);
+        self.slots.drain(..surplus);
+        self.slots.shrink_to(limit);
+        self.by_hash = HashTable::with_capacity(self.slots.len());
+        let Self { slots, by_hash, .. } = self;
+        let hash_of = |index: &u32| slots.get(*index as usize).map_or(0, |slot| slot.hash);
+        for (index, slot) in (0_u32..).zip(slots.iter()) {
+            by_hash.insert_unique(slot.hash, index, hash_of);
+        }
+    }
+
     fn remember(&mut self, slot: Slot, limit: usize) {
+        // The limit has changed since the ring was full.
+        if self.slots.len() > limit || (self.slots.len() < limit && self.oldest > 0) {
+            self.rebuild(limit);
+        }
         let index = if self.slots.len() < limit {
             self.slots.push(slot);
             self.slots.len() - 1
@@ -152,8 +172,15 @@ impl SeenWindows {
 
     /// A partition was assigned: nothing is known of it yet.
     pub fn open(&mut self, at: TopicPartition) {
-        if self.is_on() {
-            self.windows.insert(at, Window::default());
+        if !self.is_on() {
+            return;
+        }
+        self.windows.insert(at, Window::default());
+        let limit = self.limit();
+        for window in self.windows.values_mut() {
+            if window.slots.len() > limit {
+                window.rebuild(limit);
+            }
         }
     }
 
@@ -303,6 +330,35 @@ mod tests {
         windows.open(at(1));
         windows.open(at(2));
         assert_eq!(windows.limit(), 40);
+    }
+
+    #[test]
+    fn a_window_that_shrinks_and_grows_keeps_the_newest_in_their_order() {
+        let mut windows = SeenWindows::new(6, 6);
+        windows.open(at(0));
+        for offset in 0..9 {
+            see(&mut windows, offset, &offset.to_string(), "x");
+        }
+        windows.open(at(1));
+        assert_eq!(windows.limit(), 3);
+        assert_eq!(windows.windows[&at(0)].slots.len(), 3, "6, 7 and 8");
+        windows.close(at(1));
+        for offset in 9..12 {
+            see(&mut windows, offset, &offset.to_string(), "x");
+        }
+        let window: Vec<i64> = windows.windows[&at(0)]
+            .slots
+            .iter()
+            .map(|slot| slot.first.0)
+            .collect();
+        assert_eq!(window, [6, 7, 8, 9, 10, 11]);
+        assert_eq!(see(&mut windows, 100, "8", "x"), Sighting::Repeat);
+        assert_eq!(see(&mut windows, 101, "12", "x"), Sighting::First);
+        assert_eq!(
+            see(&mut windows, 102, "6", "x"),
+            Sighting::First,
+            "the oldest went"
+        );
     }
 
     proptest::proptest! {

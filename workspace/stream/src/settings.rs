@@ -425,6 +425,8 @@ pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
         ("transaction.timeout.ms", "10000"),
         // An output that is not acknowledged in time fails before its transaction does.
         ("message.timeout.ms", "8000"),
+        // librdkafka keeps the limit of a transactional call only between two requests.
+        ("socket.timeout.ms", "4000"),
         // A transaction that begins right after another one meets CONCURRENT_TRANSACTIONS while the
         // coordinator still writes markers, and the default of 100 ms would be the price of each commit.
         ("retry.backoff.ms", "1"),

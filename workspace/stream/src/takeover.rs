@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ pub(crate) struct TakeoverConfig {
     /// What the ids of all instances of this service begin with, and those of this one.
     pub service_prefix: String,
     pub own_prefix: String,
+    pub pumps: u16,
     pub metrics: StreamMetrics,
 }
 
@@ -78,13 +80,17 @@ struct Shared {
 pub(crate) struct Takeover {
     config: Arc<TakeoverConfig>,
     shared: Arc<(Mutex<Shared>, Condvar)>,
+    /// By pump: how often its unit of work has begun and ended; odd while one is unfinished.
+    units: Arc<[AtomicU64]>,
 }
 
 impl Takeover {
     pub fn new(config: TakeoverConfig) -> Self {
+        let units = (0..config.pumps).map(|_| AtomicU64::new(0)).collect();
         Self {
             config: Arc::new(config),
             shared: Arc::default(),
+            units,
         }
     }
 
@@ -106,6 +112,21 @@ impl Takeover {
         })
     }
 
+    /// Whether a pump has an unfinished unit of work now: what it has open hides its own outputs.
+    pub fn works(&self, pump: usize, is_unfinished: bool) {
+        if let Some(units) = self.units.get(pump)
+            && (units.load(Ordering::Relaxed) % 2 == 1) != is_unfinished
+        {
+            units.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn units_of(&self, pump: usize) -> u64 {
+        self.units
+            .get(pump)
+            .map_or(0, |units| units.load(Ordering::Relaxed))
+    }
+
     /// A partition that is just being assigned was committed last with this note.
     pub fn follows(&self, at: TopicPartition, note: &str) {
         if self.is_of_a_former_owner(note) {
@@ -119,9 +140,8 @@ impl Takeover {
         shared
             .owned
             .retain(|at, owned| owned.pump != pump || partitions.contains(at));
-        let notes = std::mem::take(&mut shared.notes);
         for at in partitions {
-            let former = notes.get(&at).cloned();
+            let former = shared.notes.remove(&at);
             let new = || Owned {
                 pump,
                 since: Instant::now(),
@@ -148,30 +168,48 @@ impl Takeover {
             .collect();
         let inquirer = Inquirer::open(&self.config.client_properties)?;
         let notes = inquirer.notes(&self.config.group, &named, ASK_TIMEOUT)?;
-        let former = notes.into_iter().filter(|note| self.is_of_a_former_owner(note));
+        // A slow answer is no proof: only whoever holds offsets up at this moment is fenced.
+        let unstable = inquirer.unstable(&self.config.group, &named, ASK_TIMEOUT)?;
+        let former = notes
+            .into_iter()
+            .filter(|(place, _)| unstable.contains(place))
+            .map(|(_, note)| note)
+            .filter(|note| self.is_of_a_former_owner(note));
         self.take_over(&former.collect())
     }
 
     /// Whether the id is of another instance of this service.
     fn is_of_a_former_owner(&self, id: &str) -> bool {
-        id.starts_with(&self.config.service_prefix) && !id.starts_with(&self.config.own_prefix)
+        let TakeoverConfig {
+            service_prefix,
+            own_prefix,
+            pumps,
+            ..
+        } = &*self.config;
+        id.starts_with(service_prefix) && !is_own(id, own_prefix, *pumps)
     }
 
     /// Fences the producers with these ids, and aborts what they left open.
     fn take_over(&self, ids: &BTreeSet<String>) -> Result<(), StreamError> {
+        let mut result = Ok(());
         for id in ids {
-            tracing::info!(
-                transactional_id = id,
-                "ending what a former owner of a partition left open"
-            );
-            let mut properties = self.config.producer_properties.clone();
-            properties.extend(transaction_properties(id));
-            let producer = Producer::open(&self.config.brokers, &properties, false)?;
-            producer
-                .init_transactions(TAKE_TIMEOUT)
-                .map_err(|failed| failed.error)?;
+            // One that can not be ended does not keep the others open.
+            result = result.and(self.take_over_one(id));
         }
-        Ok(())
+        result
+    }
+
+    fn take_over_one(&self, id: &str) -> Result<(), StreamError> {
+        tracing::info!(
+            transactional_id = id,
+            "ending what a former owner of a partition left open"
+        );
+        let mut properties = self.config.producer_properties.clone();
+        properties.extend(transaction_properties(id));
+        let producer = Producer::open(&self.config.brokers, &properties, false)?;
+        producer
+            .init_transactions(TAKE_TIMEOUT)
+            .map_err(|failed| failed.error)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -180,10 +218,28 @@ impl Takeover {
     }
 }
 
+/// Whether an id is that of a pump of this process. An instance's name may begin with another's.
+fn is_own(id: &str, own_prefix: &str, pumps: u16) -> bool {
+    let number = id.strip_prefix(own_prefix).map(str::parse::<u16>);
+    matches!(number, Some(Ok(number)) if number < pumps)
+}
+
 /// An output partition that readers of committed records do not see to its end.
 struct Hidden {
     stable: i64,
+    /// How far the units of the pump that owns the partition had come.
+    units: u64,
+    /// Since when it is hidden by something else than our own unit of work.
     since: Instant,
+}
+
+impl Hidden {
+    /// Whether the same thing hides the output still, and is not a unit of work of our own: that has
+    /// finished since, or was not there.
+    fn is_still(&self, stable: i64, units: u64) -> bool {
+        let finished = units.is_multiple_of(2) || units >= self.units + 2;
+        self.stable == stable && finished
+    }
 }
 
 struct Watch {
@@ -255,9 +311,17 @@ impl Watch {
             let distance = all.get(&key).map_or(0, |end| end - stable);
             distances.insert((key.0.to_string_lossy().into_owned(), partition), distance);
             if distance > 0 {
-                let before = self.hidden.get(&key).filter(|before| before.stable == stable);
+                let owner = owned
+                    .iter()
+                    .find(|(at, _)| at.partition.0 == partition)
+                    .map_or(usize::MAX, |(_, owned)| owned.pump);
+                let units = self.takeover.units_of(owner);
+                let before = self
+                    .hidden
+                    .get(&key)
+                    .filter(|before| before.is_still(stable, units));
                 let since = before.map_or_else(Instant::now, |before| before.since);
-                hidden.insert(key, Hidden { stable, since });
+                hidden.insert(key, Hidden { stable, units, since });
             }
         }
         self.hidden = hidden;
@@ -300,5 +364,46 @@ impl Watch {
             metrics.set_hidden(topic, Partition(*partition), *distance);
         }
         self.told = distances.keys().cloned().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_whose_name_begins_with_ours_is_not_ours() {
+        let own = "orderflow-fraud-a-";
+        for (id, wanted) in [
+            ("orderflow-fraud-a-0", true),
+            ("orderflow-fraud-a-1", true),
+            ("orderflow-fraud-a-2", false),
+            ("orderflow-fraud-a-1-0", false),
+            ("orderflow-fraud-b-0", false),
+            ("orderflow-fraud-a-x", false),
+        ] {
+            assert_eq!(is_own(id, own, 2), wanted, "{id}");
+        }
+    }
+
+    #[test]
+    fn what_our_own_unit_hides_is_nobody_elses_doing() {
+        let hidden = |units| Hidden {
+            stable: 5,
+            units,
+            since: Instant::now(),
+        };
+        assert!(!hidden(1).is_still(5, 1), "ours is open all the time");
+        assert!(
+            hidden(1).is_still(5, 2),
+            "ours has finished and it is hidden still"
+        );
+        assert!(
+            hidden(1).is_still(5, 3),
+            "ours has finished, and another one is open"
+        );
+        assert!(!hidden(2).is_still(5, 3), "ours may be what hides it now");
+        assert!(hidden(2).is_still(5, 2), "there was none of ours");
+        assert!(!hidden(2).is_still(6, 2), "it moved");
     }
 }

@@ -375,7 +375,7 @@ impl Open {
             .flush(deadline, waiting)
             .and_then(|()| self.outbox.producer.take_failures());
         if let Err(cause) = delivered {
-            return self.undo(cause);
+            return self.undo(cause, &[]);
         }
         let offsets: Vec<_> = commits.iter().map(|commit| (commit.at, commit.next)).collect();
         let committed = if self.outbox.is_transactional() {
@@ -403,9 +403,9 @@ impl Open {
             Ok(group_offsets) if group_offsets.are_of_a_member() => group_offsets,
             Ok(_) => {
                 let error = no_member(&self.outbox.config.group);
-                return self.undo(error);
+                return self.undo(error, &[]);
             }
-            Err(error) => return Committed::Halted(error),
+            Err(error) => return self.halt(error),
         };
         // Whoever owns the partitions next knows by this which transactional id to end.
         let id = self.outbox.config.transactional_id.as_deref().unwrap_or_default();
@@ -431,8 +431,8 @@ impl Open {
 
     fn failed(self, failed: TransactionError, tried: &[Commit]) -> Committed {
         match failed.verdict {
-            Verdict::Abort => self.undo(failed.error),
-            Verdict::Refused => Committed::Halted(failed.error),
+            Verdict::Abort => self.undo(failed.error, tried),
+            Verdict::Refused => self.halt(failed.error),
             // The coordinator fences a producer whose transaction takes too long: that was nobody else.
             Verdict::Fenced if self.begun.elapsed() < TRANSACTION_TIMEOUT => {
                 Committed::Halted(self.outbox.fenced(&failed.error))
@@ -443,8 +443,23 @@ impl Open {
         }
     }
 
-    /// Takes back what was sent, where that can be done; else its fate is indefinite.
-    pub fn undo(mut self, cause: StreamError) -> Committed {
+    /// Going on is impossible; the transaction must not hide what comes after it.
+    fn halt(self, error: StreamError) -> Committed {
+        self.abandon();
+        Committed::Halted(error)
+    }
+
+    fn abandon(&self) {
+        if self.outbox.is_transactional()
+            && let Err(failed) = self.outbox.call(ABANDON_TIMEOUT, Producer::abort_transaction)
+        {
+            tracing::warn!(error = %failed.error, "the open transaction was not aborted, its time-out will do it");
+        }
+    }
+
+    /// Takes back what was sent, where that can be done; else its fate is indefinite. `tried` is what was
+    /// to be committed where a commit was asked for: a failed abort does not say that it failed too.
+    pub fn undo(mut self, cause: StreamError, tried: &[Commit]) -> Committed {
         if !self.outbox.is_transactional() {
             return Committed::Indefinite(self.outbox.indefinite(cause, &[]));
         }
@@ -457,20 +472,25 @@ impl Open {
                 Committed::Aborted(Ready(self.outbox), cause)
             }
             // An abort that failed is finished by the next producer with this id.
-            Err(failed) => match self.failed_abort(failed, cause) {
+            Err(failed) => match self.failed_abort(failed, cause, tried) {
                 Ok(indefinite) => Committed::Indefinite(indefinite),
                 Err(error) => Committed::Halted(error),
             },
         }
     }
 
-    fn failed_abort(self, failed: TransactionError, cause: StreamError) -> Result<Indefinite, StreamError> {
+    fn failed_abort(
+        self,
+        failed: TransactionError,
+        cause: StreamError,
+        tried: &[Commit],
+    ) -> Result<Indefinite, StreamError> {
         match failed.verdict {
             Verdict::Refused => Err(failed.error),
             Verdict::Fenced if self.begun.elapsed() < TRANSACTION_TIMEOUT => {
                 Err(self.outbox.fenced(&failed.error))
             }
-            _ => Ok(self.outbox.indefinite(cause, &[])),
+            _ => Ok(self.outbox.indefinite(cause, tried)),
         }
     }
 }
@@ -550,6 +570,11 @@ impl UnitOfWork {
         }
     }
 
+    /// Whether outputs may be on their way.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Indefinite(_))
+    }
+
     /// Takes the open unit out, to commit it or to take it back. Its new state has to be put in.
     pub fn take_open(&mut self) -> Option<Open> {
         match std::mem::replace(self, Self::Gone) {
@@ -563,13 +588,8 @@ impl UnitOfWork {
 
     /// The pump ends: a transaction that is still open must not hide what comes after it.
     pub fn abandon(&mut self) {
-        let Some(open) = self.take_open() else {
-            return;
-        };
-        if open.outbox.is_transactional()
-            && let Err(failed) = open.outbox.call(ABANDON_TIMEOUT, Producer::abort_transaction)
-        {
-            tracing::warn!(error = %failed.error, "the open transaction was not aborted, its time-out will do it");
+        if let Some(open) = self.take_open() {
+            open.abandon();
         }
     }
 }

@@ -162,6 +162,7 @@ async fn run<G: Stage + Send + 'static>(
             derived: [unit.outputs.clone(), unit.dead_letter_topics.clone()].concat(),
             service_prefix,
             own_prefix: own_prefix.clone(),
+            pumps: stream.pumps,
             metrics: metrics.clone(),
         })
     });
@@ -170,11 +171,22 @@ async fn run<G: Stage + Send + 'static>(
     }
     let mut consumer_properties = kafka.properties(spec.service);
     consumer_properties.extend(stream.consumer_properties(&spec.group));
-    let remembers = stream.seen_records > 0 && spec.repeats != Repeats::Count;
+    let remembers = stream.seen_records > 0 && spec.repeats.names_by_key().is_some();
+    if remembers && spec.inputs.len() > 1 {
+        // The outputs name the offset of their input and not its topic.
+        return Err(StreamError::Halted {
+            message: "a worker of several inputs can not remember what it has seen".to_owned(),
+        });
+    }
     let mut reader_properties = consumer_properties.clone();
     reader_properties.extend(
-        [("fetch.wait.max.ms", "10"), ("enable.partition.eof", "true")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        [
+            ("fetch.wait.max.ms", "10"),
+            ("enable.partition.eof", "true"),
+            // Retention may have taken the beginning of a tail.
+            ("auto.offset.reset", "earliest"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
     );
     let restore = RestoreConfig {
         brokers: kafka.brokers.clone(),
@@ -203,7 +215,7 @@ async fn run<G: Stage + Send + 'static>(
             }),
             wake,
             metrics: metrics.clone(),
-            repeats: spec.repeats,
+            repeats: spec.repeats.clone(),
             restorer,
             number,
             takeover: takeover.clone(),

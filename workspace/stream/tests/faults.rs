@@ -11,6 +11,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::{Offset, TopicPartitionList};
 use service::{Process, ServiceInfo};
 use stream::settings::dead_letter_topic;
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler};
@@ -76,10 +80,46 @@ enum Shape {
 struct Scene {
     broker: TestBroker,
     observer: Observer,
+    group: String,
     input: String,
     output: String,
     process: Process,
     worker: JoinHandle<Result<(), StreamError>>,
+}
+
+/// A worker of the group, with a name of its own.
+fn start_worker(
+    broker: &TestBroker,
+    spec: WorkerSpec,
+    shape: Shape,
+) -> (Process, JoinHandle<Result<(), StreamError>>) {
+    let process = Process {
+        instance: broker.name("instance"),
+        ..Process::detached(INFO)
+    };
+    let surroundings = Surroundings {
+        process: process.clone(),
+        kafka: KafkaSettings {
+            brokers: broker.address().to_owned(),
+            ..KafkaSettings::default()
+        },
+        stream: StreamSettings::default(),
+    };
+    let worker = match shape {
+        Shape::Immediate => tokio::spawn(run_handler(spec, surroundings, || Copy)),
+        Shape::Concurrent => tokio::spawn(run_concurrent(spec, surroundings, Arc::new(LateCopy))),
+    };
+    (process, worker)
+}
+
+fn spec(group: &str, input: &str, output: &str) -> WorkerSpec {
+    WorkerSpec {
+        service: "test",
+        group: group.to_owned(),
+        inputs: vec![input.to_owned()],
+        outputs: vec![output.to_owned()],
+        repeats: Repeats::Count,
+    }
 }
 
 impl Scene {
@@ -90,32 +130,11 @@ impl Scene {
         for topic in [&input, &output, &dead_letter_topic(&input, &group)] {
             observer.create_topic(topic, 2).await;
         }
-        let process = Process {
-            instance: broker.name("instance"),
-            ..Process::detached(INFO)
-        };
-        let spec = WorkerSpec {
-            service: "test",
-            group,
-            inputs: vec![input.clone()],
-            outputs: vec![output.clone()],
-            repeats: Repeats::Count,
-        };
-        let surroundings = Surroundings {
-            process: process.clone(),
-            kafka: KafkaSettings {
-                brokers: broker.address().to_owned(),
-                ..KafkaSettings::default()
-            },
-            stream: StreamSettings::default(),
-        };
-        let worker = match shape {
-            Shape::Immediate => tokio::spawn(run_handler(spec, surroundings, || Copy)),
-            Shape::Concurrent => tokio::spawn(run_concurrent(spec, surroundings, Arc::new(LateCopy))),
-        };
+        let (process, worker) = start_worker(&broker, spec(&group, &input, &output), shape);
         Self {
             broker,
             observer,
+            group,
             input,
             output,
             process,
@@ -242,4 +261,82 @@ async fn a_refusal_of_the_group_takes_the_transaction_back_and_the_work_is_done_
                 .await;
         }
     }
+}
+
+async fn stop(process: &Process, worker: JoinHandle<Result<(), StreamError>>) -> Result<(), StreamError> {
+    process.shutdown.request("the test is over");
+    worker.await.unwrap()
+}
+
+/// Slow answers about offsets are no proof that a former owner holds them up, and a slow transaction of
+/// one's own hides outputs as well as that of a former owner.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_that_is_alive_is_not_fenced_because_the_broker_is_slow() {
+    for slow in [
+        Fault::DelayAnswer(Duration::from_millis(1_500))
+            .on(ApiKey::OffsetFetch)
+            .times(3),
+        Fault::Delay(Duration::from_millis(1_500))
+            .on(ApiKey::TxnOffsetCommit)
+            .times(3),
+    ] {
+        let scene = Scene::start(Shape::Immediate).await;
+        scene.produce(0..RECORDS).await;
+        scene.wait_for(RECORDS).await;
+        let fault = scene.broker.inject(slow);
+        let spec = spec(&scene.group, &scene.input, &scene.output);
+        let (process, second) = start_worker(&scene.broker, spec, Shape::Immediate);
+        let mut produced = RECORDS;
+        let struck = async {
+            while fault.struck() < 3 {
+                scene.produce(produced..produced + 10).await;
+                produced += 10;
+                scene.wait_for(produced).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, struck)
+            .await
+            .expect("the fault strikes");
+        stop(&process, second).await.expect("the newcomer is well");
+        let first = stop(&scene.process, scene.worker).await;
+        first.expect("the neighbour was alive and well");
+        assert_eq!(scene.observer.read_all(&scene.output).await.len(), produced);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_owner_reads_on_where_retention_has_cut_the_outputs() {
+    let scene = Scene::start(Shape::Immediate).await;
+    scene.produce(0..RECORDS).await;
+    scene.wait_for(RECORDS).await;
+    stop(&scene.process, scene.worker).await.expect("stops cleanly");
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", scene.broker.address())
+        .create()
+        .unwrap();
+    let mut cut = TopicPartitionList::new();
+    for partition in 0..2 {
+        cut.add_partition_offset(&scene.output, partition, Offset::Offset(20))
+            .unwrap();
+    }
+    admin.delete_records(&cut, &AdminOptions::new()).await.unwrap();
+    let kept = scene.observer.read_all(&scene.output).await.len();
+    let spec = WorkerSpec {
+        repeats: Repeats::End(Arc::new(|_| true)),
+        ..spec(&scene.group, &scene.input, &scene.output)
+    };
+    let (process, second) = start_worker(&scene.broker, spec, Shape::Immediate);
+    let more: Vec<(String, String)> = (RECORDS..RECORDS + 50)
+        .map(|number| (format!("key-{number}"), number.to_string()))
+        .collect();
+    let more: Vec<(&[u8], &[u8])> = more
+        .iter()
+        .map(|(key, value)| (key.as_bytes(), value.as_bytes()))
+        .collect();
+    scene.observer.produce(&scene.input, &more).await;
+    eventually(LIMIT, || async {
+        scene.observer.read_all(&scene.output).await.len() == kept + 50
+    })
+    .await;
+    stop(&process, second).await.expect("stops cleanly");
 }

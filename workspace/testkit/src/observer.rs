@@ -187,7 +187,11 @@ impl Observer {
     pub async fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
         let (observer, group, topic) = (self.clone(), group.to_owned(), topic.to_owned());
         let read = tokio::task::spawn_blocking(move || {
-            let consumer = observer.consumer(&group);
+            // What is committed, also while a transaction is about to move it: a client that asks for
+            // stable offsets would wait until that has ended.
+            let mut config = observer.consumer_config(&group);
+            config.set("isolation.level", "read_uncommitted");
+            let consumer: BaseConsumer = config.create().expect("a consumer can be made");
             let mut wanted = TopicPartitionList::new();
             for partition in partitions(&consumer, &topic) {
                 wanted.add_partition(&topic, partition);
@@ -226,6 +230,11 @@ impl Observer {
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {
+        let config = self.consumer_config(group);
+        config.create().expect("a consumer can be made")
+    }
+
+    fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = self.config();
         config
             .set("group.id", group)
@@ -233,7 +242,7 @@ impl Observer {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed");
-        config.create().expect("a consumer can be made")
+        config
     }
 }
 

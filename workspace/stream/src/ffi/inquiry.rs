@@ -8,11 +8,14 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
 
-use super::list::{List, entries};
+use super::list::{List, ListEntry, entries};
 use super::{Client, millis, response_at, text};
 use crate::error::StreamError;
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// A partition by its topic's name.
+pub(crate) type Place = (CString, i32);
 
 /// Whose view of a partition's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl Inquirer {
     /// The ends of partitions, as (topic, partition, offset); those without an answer are left out.
     pub fn ends(
         &self,
-        partitions: &[(CString, i32)],
+        partitions: &[Place],
         end: End,
         timeout: Duration,
     ) -> Result<Vec<(CString, i32, i64)>, StreamError> {
@@ -105,9 +108,37 @@ impl Inquirer {
     pub fn notes(
         &self,
         group: &str,
-        partitions: &[(CString, i32)],
+        partitions: &[Place],
         timeout: Duration,
-    ) -> Result<Vec<String>, StreamError> {
+    ) -> Result<Vec<(Place, String)>, StreamError> {
+        let entries = self.group_offsets(group, partitions, false, timeout)?;
+        let noted = entries
+            .into_iter()
+            .map(|entry| ((entry.topic, entry.partition), entry.note));
+        Ok(noted.collect())
+    }
+
+    /// The partitions whose committed offset an open transaction is about to move, at this moment.
+    pub fn unstable(
+        &self,
+        group: &str,
+        partitions: &[Place],
+        timeout: Duration,
+    ) -> Result<Vec<Place>, StreamError> {
+        let entries = self.group_offsets(group, partitions, true, timeout)?;
+        let unstable = entries
+            .into_iter()
+            .filter(|entry| entry.error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT);
+        Ok(unstable.map(|entry| (entry.topic, entry.partition)).collect())
+    }
+
+    fn group_offsets(
+        &self,
+        group: &str,
+        partitions: &[Place],
+        stable: bool,
+        timeout: Duration,
+    ) -> Result<Vec<ListEntry>, StreamError> {
         let list = List::new(
             partitions
                 .iter()
@@ -118,9 +149,11 @@ impl Inquirer {
         })?;
         let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
         let options = self.options(operation, timeout)?;
-        let what = "asking for the notes of committed offsets";
+        let what = "asking for committed offsets";
         // SAFETY: as above; the request is ours and is destroyed once, after the call that reads it.
         unsafe {
+            let set = sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, c_int::from(stable));
+            ignored(set);
             let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.0);
             let event = self.ask(what, timeout, |queue| {
                 sys::rd_kafka_ListConsumerGroupOffsets(
@@ -143,7 +176,7 @@ impl Inquirer {
                 return Ok(Vec::new());
             }
             let answered = entries(sys::rd_kafka_group_result_partitions(*groups));
-            Ok(answered.map(|entry| entry.note).collect())
+            Ok(answered.collect())
         }
     }
 

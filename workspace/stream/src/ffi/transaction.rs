@@ -58,12 +58,11 @@ fn verdict(code: RDKafkaErrorCode, flags: Flags) -> Verdict {
             _ => Verdict::Indefinite,
         };
     }
-    if flags.requires_abort {
-        return Verdict::Abort;
-    }
     match code {
-        // librdkafka calls them retriable; see above why they are not.
-        Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut => Verdict::Indefinite,
+        // librdkafka calls them retriable, or wants an abort through the same producer; see above why
+        // neither is safe.
+        Code::OperationTimedOut | Code::RequestTimedOut | Code::BrokerTransportFailure => Verdict::Indefinite,
+        _ if flags.requires_abort => Verdict::Abort,
         _ if flags.retriable => Verdict::Again,
         _ => Verdict::Indefinite,
     }
@@ -228,6 +227,9 @@ mod tests {
             (Code::OperationTimedOut, RETRIABLE, Verdict::Indefinite),
             (Code::RequestTimedOut, RETRIABLE, Verdict::Indefinite),
             (Code::OperationTimedOut, PLAIN, Verdict::Indefinite),
+            (Code::OperationTimedOut, ABORT, Verdict::Indefinite),
+            (Code::BrokerTransportFailure, ABORT, Verdict::Indefinite),
+            (Code::MessageTimedOut, ABORT, Verdict::Abort),
             (Code::IllegalGeneration, ABORT, Verdict::Abort),
             (Code::UnknownMemberId, ABORT, Verdict::Abort),
             (Code::Fenced, FATAL, Verdict::Fenced),

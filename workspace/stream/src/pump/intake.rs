@@ -154,8 +154,10 @@ fn end_repeat(ticket: &Ticket, record: &Record<'_>, desk: &mut Desk<'_>, parts: 
             .map_or("", String::as_str);
         desk.metrics.repeats.with_label_values(&[topic, content]).inc();
     };
+    let is_named = || parts.repeats.names_by_key().is_some_and(|names| names(record));
     match sighting {
         Sighting::First => return false,
+        Sighting::Repeat | Sighting::Conflict { .. } if !is_named() => return false,
         Sighting::Repeat => {
             counted("same");
             desk.ledger.end(ticket, Ending::Done);
@@ -163,8 +165,8 @@ fn end_repeat(ticket: &Ticket, record: &Record<'_>, desk: &mut Desk<'_>, parts: 
         Sighting::Conflict { first } => {
             counted("other");
             let ending = match parts.repeats {
-                Repeats::Count | Repeats::End => Ending::Done,
-                Repeats::EndOrDeadLetter => {
+                Repeats::Count | Repeats::End(_) => Ending::Done,
+                Repeats::EndOrDeadLetter(_) => {
                     let cause = Cause {
                         code: "conflicting_repeat".to_owned(),
                         message: format!(

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{BROKER_AWAY, COMMITTED_TIMEOUT, Pump};
 use crate::error::StreamError;
 use crate::position::{StartAt, TopicPartition};
-use crate::restore::{Restored, Restorer};
+use crate::restore::Restored;
 use crate::source::{GroupOffset, RebalanceKind, Source};
 use crate::stage::Stage;
 
@@ -23,6 +23,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
         match kind {
             RebalanceKind::Assign => {
                 self.parts.metrics.rebalances.with_label_values(&["assign"]).inc();
+                // Taking may wait for others, and what is open would be hidden meanwhile.
+                self.collect()?;
+                self.settle()?;
                 self.take_partitions(&partitions)
             }
             RebalanceKind::Revoke => {
@@ -46,7 +49,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return Ok(());
         }
         match self.unit.take_open() {
-            Some(open) => self.conclude(open.undo(lost()), &[]),
+            Some(open) => self.conclude(open.undo(lost(), &[]), &[]),
             None => Ok(()),
         }
     }
@@ -99,7 +102,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     /// Takes in what was found out, and begins to read where it is known.
     pub(super) fn take_restored(&mut self) -> Result<(), StreamError> {
         let mut readable = Vec::new();
-        while let Some(restored) = self.parts.restorer.as_ref().and_then(Restorer::take) {
+        while let Some(restored) = self.take_one_restored()? {
             let Restored { at, epoch, settled } = restored;
             // The answer to a former life of the partition may lack what happened since.
             if self.restoring.get(&at) != Some(&epoch) {
@@ -119,6 +122,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return Ok(());
         }
         self.resume(readable)
+    }
+
+    fn take_one_restored(&self) -> Result<Option<Restored>, StreamError> {
+        match &self.parts.restorer {
+            Some(restorer) if !self.restoring.is_empty() => restorer.take(),
+            _ => Ok(None),
+        }
     }
 
     fn tell_restoring(&self) {
@@ -182,7 +192,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.seen.close(*at);
             self.parts.metrics.records_dropped.inc_by(dropped.records);
             let was_restoring = self.restoring.remove(at).is_some();
-            if self.budget.revoke(*at) || was_restoring {
+            if self.budget.revoke(*at) || was_restoring || self.polled_only {
                 paused.push(*at);
             }
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);

@@ -39,6 +39,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return Ok(());
         };
         self.unit = UnitOfWork::Ready(ready);
+        self.tell_unit(false);
         let counts: Vec<_> = tried
             .into_iter()
             .filter(|commit| {

@@ -15,7 +15,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     pub(super) fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
         match result {
             Err(error) if error.costs_a_unit() => match self.unit.take_open() {
-                Some(open) => self.conclude(open.undo(error), &[]),
+                Some(open) => self.conclude(open.undo(error, &[]), &[]),
                 None => Ok(()),
             },
             other => other,
@@ -47,13 +47,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return Ok(());
         };
         let began = Instant::now();
+        self.tell_unit(true);
         let outcome = open.commit(&self.source, &commits, self.flush_deadline());
         self.parts
             .metrics
             .commit_seconds
             .observe(began.elapsed().as_secs_f64());
         self.last_settled = Instant::now();
-        self.conclude(outcome, &commits)
+        let concluded = self.conclude(outcome, &commits);
+        self.tell_unit(self.unit.is_unfinished());
+        concluded
     }
 
     /// Takes in what became of a unit.
@@ -92,6 +95,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 ends.map_or(Ok(()), Err)
             }
             Committed::Halted(error) => Err(error),
+        }
+    }
+
+    /// Lets the takeover know whether what hides our outputs may be ourselves.
+    pub(super) fn tell_unit(&self, is_unfinished: bool) {
+        if let Some(takeover) = &self.parts.takeover {
+            takeover.works(self.parts.number, is_unfinished);
         }
     }
 
