@@ -245,14 +245,20 @@ async fn an_answer_waits_for_the_sync_and_tells_when_it_fails() {
     scene.close().await;
 }
 
+/// A batch of two records that belongs to a transaction.
+fn transactional(sequenced: Sequenced) -> Vec<u8> {
+    let mut bytes = samples::batch(2, 0, Some(sequenced));
+    bytes[22] |= 0x10;
+    let checksum = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
 #[tokio::test]
 async fn a_transaction_that_nobody_knows_of_is_aborted() {
     let folder = tempfile::tempdir().unwrap();
     let scene = Scene::new(folder.path()).await;
-    let mut bytes = samples::batch(2, 0, Some(sequenced(0)));
-    bytes[22] |= 0x10;
-    let checksum = crc32c::crc32c(&bytes[21..]);
-    bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+    let bytes = transactional(sequenced(0));
     let header = BatchHeader::check(&bytes).unwrap();
     let appended = scene.partition().append(&header, &bytes, Membership::Verified);
     appended.unwrap().unwrap().unwrap();
@@ -402,3 +408,5 @@ fn of_positions_the_later_one_counts_after_a_restart_too() {
         assert_eq!(offsets.get("orders", 0).unwrap().offset, counts);
     }
 }
+
+mod transactions;

@@ -191,10 +191,9 @@ async fn tell_groups(core: &Core, ending: &mut Ending) {
                 ?error,
                 "the group could not be told that a transaction ended"
             );
-            // A group that can not keep it is asked again; one that can not be reached has ended.
-            if error == ResponseError::NotCoordinator {
-                ending.groups.insert(group);
-            }
+            // Only the group itself can say that it knows. One that can not be reached may still have
+            // offsets to end: where the broker stops, the next start tells it.
+            ending.groups.insert(group);
         }
     }
 }
