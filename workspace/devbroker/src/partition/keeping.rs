@@ -35,9 +35,11 @@ impl Partition {
         self.state().producers.open()
     }
 
-    /// Why nothing more can be kept, and nothing that was not synced is.
+    /// Why nothing more can be kept, and nothing that was not synced is. A deleted partition has failed
+    /// nobody: what was to be kept of it is gone because somebody wanted it so.
     pub(crate) fn failure(&self) -> Option<WriteError> {
-        self.state().failure()
+        let state = self.state();
+        if state.deleted { None } else { state.failure() }
     }
 
     /// Retention dropped records: the data folder is told, and files that have none left go.

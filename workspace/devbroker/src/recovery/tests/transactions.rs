@@ -137,3 +137,24 @@ async fn a_stop_while_a_commit_is_made_true_keeps_its_offsets_for_the_next_start
     assert_eq!(scene.committed().await, Some(42));
     scene.close().await;
 }
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_while_its_marker_is_synced_does_not_hold_the_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene(folder.path()).await;
+    let identity = scene.initialise();
+    scene.add(identity, &[("orders", 0)], None);
+    scene.append_in_transaction(identity);
+    let partition = scene.partition();
+    let ending = scene.decide(identity);
+    let core = Arc::clone(&scene.core);
+    tokio::join!(finish(&core, ending), async {
+        while !partition.producers().iter().any(|producer| producer.has_marker) {
+            tokio::task::yield_now().await;
+        }
+        core.topics.delete("orders").unwrap();
+    });
+    drop(core);
+    scene.reaches("CompleteCommit").await;
+    scene.close().await;
+}
