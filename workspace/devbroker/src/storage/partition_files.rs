@@ -168,13 +168,23 @@ impl PartitionFiles {
             above.iter().for_each(|folder| self.note_folder(folder));
         }
         let name = SegmentName::Dense { base: self.end };
-        let file = Arc::new(self.config.disk.create(&self.folder.join(name.to_string()))?);
+        let path = self.folder.join(name.to_string());
+        // A file whose first batch found no room is there already, and empty.
+        let begun = self.segments.back().is_some_and(|last| last.name == name);
+        let file = if begun {
+            self.config.disk.open(&path)?
+        } else {
+            self.config.disk.create(&path)?
+        };
+        let file = Arc::new(file);
         self.note_folder(&self.folder.clone());
-        self.segments.push_back(Segment {
-            name,
-            end: self.end,
-            bytes: 0,
-        });
+        if !begun {
+            self.segments.push_back(Segment {
+                name,
+                end: self.end,
+                bytes: 0,
+            });
+        }
         self.sealed = false;
         self.active = Some(Arc::clone(&file));
         Ok(file)

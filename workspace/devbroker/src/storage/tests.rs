@@ -350,6 +350,28 @@ fn compaction_that_is_interrupted_before_it_is_whole_changed_nothing() {
 }
 
 #[test]
+fn a_file_whose_first_batch_found_no_room_is_used_after_compaction_too() {
+    let mut written = Written::with_batches([8]);
+    while length(written.segments().last().unwrap()) + batch(0, 8).1.len() as u64 <= SEGMENT_BYTES {
+        written.append(8).unwrap();
+    }
+    let files = written.segments().len();
+    written.faults.leave_room(10);
+    written.append(8).unwrap_err();
+    written.faults.lift();
+    assert_eq!(written.segments().len(), files + 1, "the next file was begun");
+    let replacing = written.files.begin_replacing().unwrap();
+    written.append(8).unwrap();
+    let kept = written.batches[..1].to_vec();
+    let replaced = replacing.write(kept.clone()).unwrap();
+    written.files.finish_replacing(&replaced).unwrap();
+    written.append(8).unwrap();
+    let newer = written.batches.len() - 2;
+    let expected = [&kept[..], &written.batches[newer..]].concat();
+    assert_eq!(written.reopen().unwrap().1, expected);
+}
+
+#[test]
 fn compaction_that_is_whole_is_finished_by_the_next_start_whatever_was_already_removed() {
     for removed in 0..4 {
         let Compaction {
