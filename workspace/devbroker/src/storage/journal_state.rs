@@ -44,6 +44,7 @@ pub(crate) enum Entry {
         group: String,
         partitions: Vec<(String, i32)>,
     },
+    /// The group with its positions, those of open transactions included.
     GroupDeleted {
         group: String,
     },
@@ -180,9 +181,7 @@ impl JournalState {
                 merge(self.groups.entry(group).or_default(), placed);
             }
             Entry::OffsetsForgotten { group, partitions } => self.forget_offsets(&group, &partitions),
-            Entry::GroupDeleted { group } => {
-                self.groups.remove(&group);
-            }
+            Entry::GroupDeleted { group } => self.delete_group(&group),
             Entry::OffsetsPending {
                 producer_id,
                 group,
@@ -225,6 +224,15 @@ impl JournalState {
             offsets.remove(name);
         }
         self.groups.retain(|_, offsets| !offsets.is_empty());
+    }
+
+    /// Forgets a group, what open transactions would commit in it included.
+    fn delete_group(&mut self, group: &str) {
+        self.groups.remove(group);
+        self.pending.retain(|_, of_producer| {
+            of_producer.remove(group);
+            !of_producer.is_empty()
+        });
     }
 
     fn placed(&mut self, offsets: Vec<KeptOffset>) -> Vec<PlacedOffset> {
@@ -398,6 +406,22 @@ mod tests {
         let held = pending(vec![offset("a", 0, 5), offset("a", 1, 6)]);
         let state = state([created("a"), held, forgotten, ended(true)]);
         assert_eq!(state.groups["g"]["a"].keys().collect::<Vec<_>>(), [&1]);
+    }
+
+    #[test]
+    fn what_a_transaction_held_in_a_deleted_group_does_not_come_back_with_the_next_one() {
+        let group = "g".to_owned();
+        // There is no group to tell that the first transaction is aborted, so nothing is written of it.
+        let entries = [
+            created("a"),
+            pending(vec![offset("a", 0, 5)]),
+            Entry::GroupDeleted { group },
+            pending(vec![offset("a", 1, 6)]),
+            ended(true),
+        ];
+        let state = state(entries);
+        assert_eq!(state.groups["g"]["a"].keys().collect::<Vec<_>>(), [&1]);
+        assert!(state.pending.is_empty());
     }
 
     #[test]
