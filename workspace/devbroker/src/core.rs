@@ -106,6 +106,14 @@ impl Core {
         }
     }
 
+    /// The same for records alone, whatever became of the rest.
+    pub(crate) async fn records_settled(&self) -> Result<(), WriteError> {
+        match &self.storage {
+            Some(storage) => storage.records_settled().await,
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn advance_clock(&self, step: Duration) {
         self.clock.advance(step);
         tracing::info!(?step, "the clock was moved forward");

@@ -63,12 +63,12 @@ pub(super) async fn produce(
         (0, None) => Ok(Answer::Silence),
         (0, Some(reason)) => Ok(Answer::Close(reason)),
         _ => {
-            // The partitions are asked below; what the journal says is not about records.
-            drop(core.settled_with_records().await);
+            let settled = core.records_settled().await;
+            let kept = |appended| settled.clone().map_err(Refusal::from).and_then(|()| kept(appended));
             let responses = topics.into_iter().map(|(name, partitions)| {
                 let partitions = partitions
                     .into_iter()
-                    .map(|(index, result)| response(index, result.and_then(kept)));
+                    .map(|(index, result)| response(index, result.and_then(&kept)));
                 TopicProduceResponse::default()
                     .with_name(name)
                     .with_partition_responses(partitions.collect())

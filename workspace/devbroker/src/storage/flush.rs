@@ -8,6 +8,9 @@
 //!
 //! A sync that failed is never tried again: the kernel may have dropped the pages that it could not
 //! write, and would say yes the second time. The target refuses all further work instead.
+//!
+//! Once the thread has ended, however that came, nothing is synced any more: whoever waits for a round
+//! that did not run hears so, and so does everybody who comes later. Nobody waits for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::error::WriteError;
 use crate::sync::lock;
 
 /// A longer interval is this long.
@@ -53,7 +57,16 @@ pub(crate) struct Flusher {
 struct Shared {
     rounds: Mutex<Rounds>,
     changed: Condvar,
-    completed: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
+}
+
+/// What the thread tells those who wait.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// The last round that was worked off.
+    completed: u64,
+    /// There will be no further one.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +78,8 @@ struct Rounds {
     next: u64,
     urgent: bool,
     stopping: bool,
+    /// The thread has ended: targets are not taken any more.
+    ended: bool,
 }
 
 impl Flusher {
@@ -77,9 +92,10 @@ impl Flusher {
                 next: 1,
                 urgent: false,
                 stopping: false,
+                ended: false,
             }),
             changed: Condvar::new(),
-            completed: watch::Sender::new(0),
+            progress: watch::Sender::default(),
         });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("devbroker-flush".to_owned());
@@ -108,6 +124,9 @@ impl Flusher {
     fn note(&self, target: Arc<dyn Flushable>, urgent: bool) {
         let address = address(&target);
         let mut rounds = lock(&self.shared.rounds);
+        if rounds.ended {
+            return;
+        }
         let wakes = rounds.dirty.is_empty() || (urgent && !rounds.urgent);
         rounds.dirty.insert(address, target);
         rounds.urgent |= urgent;
@@ -118,8 +137,9 @@ impl Flusher {
     }
 
     /// Returns when everything that was noted before is on the disk, or can not be brought there; at
-    /// once where the policy makes nobody wait.
-    pub(crate) async fn settled(&self) {
+    /// once where the policy makes nobody wait. An error where it can not be brought there because
+    /// the thread has ended; a target that failed says so itself.
+    pub(crate) async fn settled(&self) -> Result<(), WriteError> {
         self.wait_for(|rounds| {
             // What is dirty goes with the next round; otherwise at most the one before it still runs.
             if rounds.dirty.is_empty() {
@@ -128,11 +148,11 @@ impl Flusher {
                 rounds.next
             }
         })
-        .await;
+        .await
     }
 
     /// The same for one target, without waiting for the others where it is not dirty.
-    pub(crate) async fn settled_for(&self, target: &Arc<dyn Flushable>) {
+    pub(crate) async fn settled_for(&self, target: &Arc<dyn Flushable>) -> Result<(), WriteError> {
         let address = address(target);
         self.wait_for(|rounds| {
             if rounds.dirty.contains_key(&address) {
@@ -143,17 +163,26 @@ impl Flusher {
                 0
             }
         })
-        .await;
+        .await
     }
 
-    async fn wait_for(&self, round: impl FnOnce(&Rounds) -> u64) {
+    async fn wait_for(&self, round: impl FnOnce(&Rounds) -> u64) -> Result<(), WriteError> {
         if self.policy != Flush::Always {
-            return;
+            return Ok(());
         }
-        let round = round(&lock(&self.shared.rounds));
-        let mut completed = self.shared.completed.subscribe();
+        let ended = || WriteError("the broker has stopped to sync its data folder".to_owned());
+        let round = {
+            let rounds = lock(&self.shared.rounds);
+            if rounds.ended {
+                return Err(ended());
+            }
+            round(&rounds)
+        };
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.completed >= round || progress.ended);
         // The sender lives as long as `self`.
-        drop(completed.wait_for(|completed| *completed >= round).await);
+        let completed = reached.await.is_ok_and(|progress| progress.completed >= round);
+        completed.then_some(()).ok_or_else(ended)
     }
 
     /// Syncs what is dirty, and returns when the thread has ended. Blocks.
@@ -183,8 +212,24 @@ impl Drop for Flusher {
     }
 }
 
+/// Tells everybody when the thread ends, also where it panics.
+struct EndNotice<'a>(&'a Shared);
+
+impl Drop for EndNotice<'_> {
+    fn drop(&mut self) {
+        let mut rounds = lock(&self.0.rounds);
+        rounds.ended = true;
+        // What came after the last look would hold the data folder, for each target holds it.
+        let left = std::mem::take(&mut rounds.dirty);
+        drop(rounds);
+        drop(left);
+        self.0.progress.send_modify(|progress| progress.ended = true);
+    }
+}
+
 impl Shared {
     fn run(&self, policy: Flush) {
+        let _notice = EndNotice(self);
         let interval = match policy {
             Flush::Interval(interval) => interval,
             Flush::Always | Flush::Never => Duration::ZERO,
@@ -193,7 +238,7 @@ impl Shared {
             for target in dirty.values() {
                 target.flush();
             }
-            self.completed.send_replace(round);
+            self.progress.send_modify(|progress| progress.completed = round);
         }
     }
 
@@ -258,7 +303,7 @@ mod tests {
                 for _ in 0..100 {
                     let written = target.written.fetch_add(1, Ordering::SeqCst) + 1;
                     flusher.dirty(target.clone());
-                    flusher.settled().await;
+                    flusher.settled().await.unwrap();
                     assert!(target.synced.load(Ordering::SeqCst) >= written);
                 }
             })
@@ -277,7 +322,7 @@ mod tests {
         let gate = lock(&target.gate);
         (0..100).for_each(|_| flusher.dirty(target.clone()));
         drop(gate);
-        flusher.settled().await;
+        flusher.settled().await.unwrap();
         let syncs = target.syncs.load(Ordering::SeqCst);
         assert!(
             syncs <= 2,
@@ -291,7 +336,7 @@ mod tests {
         let flusher = Flusher::start(Flush::Interval(Duration::from_secs(3_600))).unwrap();
         let target = Arc::new(Target::default());
         flusher.dirty(target.clone());
-        flusher.settled().await;
+        flusher.settled().await.unwrap();
         assert_eq!(target.syncs.load(Ordering::SeqCst), 0);
         flusher.stop();
         assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
@@ -302,10 +347,43 @@ mod tests {
         let flusher = Flusher::start(Flush::Never).unwrap();
         let target = Arc::new(Target::default());
         flusher.dirty(target.clone());
-        flusher.settled().await;
+        flusher.settled().await.unwrap();
         assert_eq!(target.syncs.load(Ordering::SeqCst), 0);
         flusher.urgent(target.clone());
         flusher.stop();
         assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn after_the_end_of_the_thread_nobody_waits_and_nobody_hears_that_a_write_is_safe() {
+        let flusher = Flusher::start(Flush::Always).unwrap();
+        let target = Arc::new(Target::default());
+        flusher.dirty(target.clone());
+        flusher.settled().await.unwrap();
+        flusher.stop();
+        flusher.dirty(target.clone());
+        flusher.settled().await.unwrap_err();
+        let same = target.clone() as Arc<dyn Flushable>;
+        flusher.settled_for(&same).await.unwrap_err();
+        assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
+        drop(same);
+        assert_eq!(Arc::strong_count(&target), 1, "nothing is held that is never synced");
+    }
+
+    /// Lets the thread end as no other target does.
+    #[derive(Debug)]
+    struct Panics;
+
+    impl Flushable for Panics {
+        fn flush(&self) {
+            panic!("a test wants it so");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_while_the_thread_panics_hears_of_it() {
+        let flusher = Flusher::start(Flush::Always).unwrap();
+        flusher.dirty(Arc::new(Panics));
+        flusher.settled().await.unwrap_err();
     }
 }

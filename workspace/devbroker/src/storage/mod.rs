@@ -200,14 +200,19 @@ impl Storage {
     /// Returns when all entries that were written before are as safe as the folder's policy wants them.
     pub(crate) async fn settled(&self) -> Result<(), WriteError> {
         let journal = Arc::clone(&self.journal) as Arc<dyn Flushable>;
-        self.flusher.settled_for(&journal).await;
+        self.flusher.settled_for(&journal).await?;
         self.journal.failure().map_or(Ok(()), Err)
     }
 
     /// The same for records too. Partitions are to be asked whether they failed.
     pub(crate) async fn settled_with_records(&self) -> Result<(), WriteError> {
-        self.flusher.settled().await;
+        self.records_settled().await?;
         self.journal.failure().map_or(Ok(()), Err)
+    }
+
+    /// The same for records alone, whatever became of the journal.
+    pub(crate) async fn records_settled(&self) -> Result<(), WriteError> {
+        self.flusher.settled().await
     }
 
     /// Whether records are shown to readers only once they are on the disk.

@@ -158,3 +158,32 @@ async fn a_topic_that_is_deleted_while_its_marker_is_synced_does_not_hold_the_tr
     scene.reaches("CompleteCommit").await;
     scene.close().await;
 }
+
+#[tokio::test]
+async fn a_broker_that_is_dropped_while_a_commit_is_made_true_frees_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene(folder.path()).await;
+    let identity = scene.initialise();
+    scene.add(identity, &[("orders", 0)], None);
+    scene.append_in_transaction(identity);
+    let ending = scene.decide(identity);
+    scene.core.settled_with_records().await.unwrap();
+    // As the broker's `Drop` does; the thread that syncs has nothing to do, and ends.
+    scene.core.stopping.cancel();
+    scene.core.storage.as_ref().unwrap().abandon();
+    let ended = tokio::time::timeout(PATIENCE, async {
+        while scene.core.settled_with_records().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        finish(&scene.core, ending).await;
+        scene.core.tasks.close();
+        scene.core.tasks.wait().await;
+    });
+    assert!(ended.await.is_ok(), "it waits for a thread that has ended");
+    assert_eq!(scene.state(), "PrepareCommit");
+    drop(scene);
+
+    let scene = Scene::open(folder.path()).await;
+    scene.reaches("CompleteCommit").await;
+    scene.close().await;
+}
