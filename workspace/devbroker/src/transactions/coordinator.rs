@@ -102,7 +102,7 @@ pub(crate) enum Ended {
 pub(crate) struct Coordinator {
     by_id: HashMap<String, Transaction>,
     /// Ids that had to make room, until [`Coordinator::take_forgotten`].
-    forgotten: Vec<String>,
+    forgotten: Vec<(String, Transaction)>,
     max_ids: usize,
     max_timeout: Duration,
 }
@@ -137,7 +137,7 @@ impl Coordinator {
         }
     }
 
-    pub(crate) fn take_forgotten(&mut self) -> Vec<String> {
+    pub(crate) fn take_forgotten(&mut self) -> Vec<(String, Transaction)> {
         std::mem::take(&mut self.forgotten)
     }
 
@@ -329,8 +329,9 @@ impl Coordinator {
             );
             return Err(ResponseError::CoordinatorNotAvailable);
         };
-        self.by_id.remove(&oldest);
-        self.forgotten.push(oldest);
+        let removed = self.by_id.remove(&oldest);
+        self.forgotten
+            .extend(removed.map(|transaction| (oldest, transaction)));
         Ok(())
     }
 }

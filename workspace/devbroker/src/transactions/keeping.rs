@@ -26,9 +26,12 @@ impl Transactions {
         };
         let before = coordinator.get(id).cloned();
         let changed = change(&mut coordinator)?;
-        let forgotten = coordinator.take_forgotten().into_iter();
+        let forgotten = coordinator.take_forgotten();
         let mut entries: Vec<Entry> = forgotten
-            .map(|transactional_id| Entry::TransactionalIdForgotten { transactional_id })
+            .iter()
+            .map(|(forgotten, _)| Entry::TransactionalIdForgotten {
+                transactional_id: forgotten.clone(),
+            })
             .collect();
         let after = coordinator.get(id).map(Transaction::kept);
         if let Some(transaction) = after
@@ -45,6 +48,9 @@ impl Transactions {
         if let Err(error) = storage.record(entries) {
             tracing::debug!(transactional_id = id, %error, "a change of a transactional id was not kept");
             coordinator.put(id, before);
+            for (forgotten, transaction) in forgotten {
+                coordinator.put(&forgotten, Some(transaction));
+            }
             return Err(ResponseError::NotCoordinator);
         }
         Ok(changed)

@@ -7,11 +7,12 @@ use crate::transactions::{Ended, Identity, Initialised, finish};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A scene with topic `orders`, whose transactions end without a pause.
+/// A scene with topic `orders`, whose transactions end without a pause, and with room for one id.
 async fn scene(folder: &Path) -> Scene {
     let faults = Arc::new(DiskFaults::default());
     let options = Options {
         transaction_marker_delay: Duration::ZERO,
+        max_transactional_ids: 1,
         ..Options::default()
     };
     let opened = open(options, DataOptions::new(folder), Arc::clone(&faults)).await;
@@ -25,18 +26,21 @@ async fn scene(folder: &Path) -> Scene {
 
 impl Scene {
     fn initialise(&self) -> Identity {
-        let core = &self.core;
-        core.producer_ids.ensure().unwrap();
-        let now = core.clock.now();
-        let initialised = core.transactions.change("id", |coordinator| {
-            coordinator.initialise(now, "id", Duration::from_secs(60), None, || {
-                core.producer_ids.take()
-            })
-        });
-        match initialised.unwrap() {
+        self.core.producer_ids.ensure().unwrap();
+        match self.try_to_initialise("id").unwrap() {
             Initialised::Ready(identity) => identity,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn try_to_initialise(&self, id: &str) -> Result<Initialised, ResponseError> {
+        let core = &self.core;
+        let now = core.clock.now();
+        core.transactions.change(id, |coordinator| {
+            coordinator.initialise(now, id, Duration::from_secs(60), None, || {
+                core.producer_ids.take()
+            })
+        })
     }
 
     fn add(&self, identity: Identity, partitions: &[(&str, i32)], group: Option<&str>) {
@@ -185,5 +189,23 @@ async fn a_broker_that_is_dropped_while_a_commit_is_made_true_frees_its_folder()
 
     let scene = Scene::open(folder.path()).await;
     scene.reaches("CompleteCommit").await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn an_id_that_made_room_for_one_that_could_not_be_kept_is_known_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene(folder.path()).await;
+    let identity = scene.initialise();
+    scene.faults.leave_room(20);
+    assert_eq!(
+        scene.try_to_initialise("newcomer"),
+        Err(ResponseError::NotCoordinator)
+    );
+    scene.faults.lift();
+    scene.add(identity, &[("orders", 0)], None);
+    assert_eq!(scene.state(), "Ongoing");
+    let known = scene.core.transactions.coordinator().all().count();
+    assert_eq!(known, 1, "nothing of the newcomer stays");
     scene.close().await;
 }
