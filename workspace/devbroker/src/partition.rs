@@ -129,6 +129,8 @@ pub(crate) struct Deleted;
 pub(crate) enum NotDeleted {
     OutOfRange,
     NotKept,
+    /// The topic was deleted in the meantime.
+    TopicDeleted,
 }
 
 impl From<WriteError> for Refusal {
@@ -404,6 +406,9 @@ impl Partition {
 
     pub(crate) fn delete_before(&self, offset: i64) -> Result<Bounds, NotDeleted> {
         let mut state = self.state();
+        if state.deleted {
+            return Err(NotDeleted::TopicDeleted);
+        }
         let bounds = state.bounds();
         if offset < 0 || offset > bounds.end {
             return Err(NotDeleted::OutOfRange);
@@ -450,10 +455,16 @@ impl Partition {
         total
     }
 
+    /// From here on everything is refused, and nothing more goes to the journal under the topic's name.
+    pub(crate) fn refuse_all(&self) {
+        self.state().deleted = true;
+    }
+
     /// Forgets everything; readers that wait are woken, so that they learn of it.
     pub(crate) fn delete(&self) {
         let mut state = self.state();
         self.retention.refund(state.log.bytes());
+        state.synced_end = state.synced_end.map(|_| 0);
         state.log = PartitionLog::default();
         state.producers = Producers::default();
         state.transactions = TransactionIndex::default();

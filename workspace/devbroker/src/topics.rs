@@ -229,6 +229,8 @@ impl Topics {
         directory.names_by_id.remove(&topic.id);
         directory.names_by_collision_key.remove(&collision_key(name));
         directory.partition_count -= partitions.len();
+        // Before the name is free: what a partition still writes would be kept of a later topic.
+        partitions.iter().for_each(|partition| partition.refuse_all());
         drop(directory);
         for partition in partitions {
             partition.delete();

@@ -64,7 +64,12 @@ pub(super) async fn produce(
         (0, Some(reason)) => Ok(Answer::Close(reason)),
         _ => {
             let settled = core.records_settled().await;
-            let kept = |appended| settled.clone().map_err(Refusal::from).and_then(|()| kept(appended));
+            let kept = |appended| {
+                settled
+                    .clone()
+                    .map_err(Refusal::from)
+                    .and_then(|()| kept(appended))
+            };
             let responses = topics.into_iter().map(|(name, partitions)| {
                 let partitions = partitions
                     .into_iter()

@@ -48,6 +48,7 @@ fn delete_one(core: &Core, topic: &str, wanted: &DeleteRecordsPartition) -> Resu
     let bounds = partition.delete_before(offset).map_err(|refused| match refused {
         NotDeleted::OutOfRange => ResponseError::OffsetOutOfRange,
         NotDeleted::NotKept => ResponseError::KafkaStorageError,
+        NotDeleted::TopicDeleted => ResponseError::UnknownTopicOrPartition,
     })?;
     tracing::info!(
         topic,

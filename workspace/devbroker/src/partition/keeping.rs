@@ -45,6 +45,9 @@ impl Partition {
     /// Retention dropped records: the data folder is told, and files that have none left go.
     pub(crate) fn start_moved(&self) {
         let mut state = self.state();
+        if state.deleted {
+            return;
+        }
         let start = state.log.start();
         // What can not be told is dropped again after the next start.
         if let Err(error) = self.keep_start(start) {
@@ -55,6 +58,8 @@ impl Partition {
         }
     }
 
+    /// The journal knows the partition by its topic's name, so whoever calls has seen, under the lock,
+    /// that the topic was not deleted: the name may be another topic's by then.
     pub(super) fn keep_start(&self, offset: i64) -> Result<(), WriteError> {
         let Some(storage) = &self.storage else {
             return Ok(());
@@ -80,12 +85,12 @@ impl Flushable for Partition {
         let synced = unsynced.sync(storage.disk());
         let mut state = self.state();
         match synced {
+            _ if state.deleted => {}
             Ok(()) if state.synced_end.is_some() => {
                 state.synced_end = Some(end);
                 state.wake_readers();
             }
             Ok(()) => {}
-            Err(_) if state.deleted => {}
             Err(error) => {
                 if let Some(files) = &mut state.files {
                     files.break_off(format!("what was written can not be synced: {error}"));

@@ -409,4 +409,5 @@ fn of_positions_the_later_one_counts_after_a_restart_too() {
     }
 }
 
+mod deletion;
 mod transactions;

@@ -367,7 +367,11 @@ mod tests {
         flusher.settled_for(&same).await.unwrap_err();
         assert_eq!(target.syncs.load(Ordering::SeqCst), 1);
         drop(same);
-        assert_eq!(Arc::strong_count(&target), 1, "nothing is held that is never synced");
+        assert_eq!(
+            Arc::strong_count(&target),
+            1,
+            "nothing is held that is never synced"
+        );
     }
 
     /// Lets the thread end as no other target does.
