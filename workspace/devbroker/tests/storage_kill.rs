@@ -1,5 +1,6 @@
 //! A broker that is killed again and again while a producer writes: every record that was acknowledged
-//! is there afterwards, once, in order, and every transaction whole or not at all.
+//! is there afterwards, once, in order, and every transaction whole or not at all, its records and its
+//! offset alike.
 //!
 //! The broker runs in a process of its own, which is this test's program again; `serve` is
 //! its part.
@@ -150,7 +151,8 @@ enum Known {
     Nothing,
 }
 
-/// Runs transactions that write their number to each partition, until it is told to stop. A producer
+/// Runs transactions that write their number to each partition, and commit it in a group of their
+/// own, until it is told to stop. A producer
 /// that met an error is given up, and a new one with its transactional id begun.
 async fn transact(address: SocketAddr, progress: watch::Sender<usize>, stop: Arc<AtomicBool>) -> Vec<Known> {
     let mut known = Vec::new();
@@ -158,7 +160,7 @@ async fn transact(address: SocketAddr, progress: watch::Sender<usize>, stop: Arc
     while !stop.load(Ordering::SeqCst) {
         let producer = present.take().unwrap_or_else(|| transactional(address));
         let number = known.len();
-        let outcome = one_transaction(&producer, number).await;
+        let outcome = one_transaction(address, &producer, number).await;
         if outcome.is_ok() {
             present = Some(producer);
         }
@@ -183,7 +185,11 @@ fn transactional(address: SocketAddr) -> FutureProducer {
     }
 }
 
-async fn one_transaction(producer: &FutureProducer, number: usize) -> Result<Known, KafkaError> {
+async fn one_transaction(
+    address: SocketAddr,
+    producer: &FutureProducer,
+    number: usize,
+) -> Result<Known, KafkaError> {
     let value = number.to_string();
     producer.begin_transaction()?;
     let mut open = Vec::new();
@@ -196,6 +202,8 @@ async fn one_transaction(producer: &FutureProducer, number: usize) -> Result<Kno
     for delivery in open {
         delivery.await.unwrap().map_err(|(error, _)| error)?;
     }
+    let group = consumer(address, &group(number)).group_metadata().unwrap();
+    producer.send_offsets_to_transaction(&position(number), &group, PATIENCE)?;
     if number % 4 == 3 {
         producer.abort_transaction(PATIENCE)?;
         Ok(Known::Aborted)
@@ -205,18 +213,43 @@ async fn one_transaction(producer: &FutureProducer, number: usize) -> Result<Kno
     }
 }
 
-/// The values of a partition that a reader of committed records sees, up to its end.
-fn values(address: SocketAddr, partition: i32) -> Vec<usize> {
+/// The group in which a transaction commits. No two share one, so that no offset hides the loss of
+/// one before it.
+fn group(number: usize) -> String {
+    format!("group-{number}")
+}
+
+fn position(number: usize) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("orders", 0, Offset::Offset(number as i64))
+        .unwrap();
+    list
+}
+
+/// The offset that the group of a transaction has.
+fn committed(address: SocketAddr, number: usize) -> Offset {
+    let consumer = consumer(address, &group(number));
+    let found = consumer.committed_offsets(position(number), PATIENCE).unwrap();
+    found.find_partition("orders", 0).unwrap().offset()
+}
+
+/// A reader of committed records.
+fn consumer(address: SocketAddr, group: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address.to_string());
     for (key, value) in [
-        ("group.id", "none"),
+        ("group.id", group),
         ("isolation.level", "read_committed"),
         ("enable.partition.eof", "true"),
     ] {
         config.set(key, value);
     }
-    let consumer: BaseConsumer = config.create().unwrap();
+    config.create().unwrap()
+}
+
+/// The values of a partition that a reader of committed records sees, up to its end.
+fn values(address: SocketAddr, partition: i32) -> Vec<usize> {
+    let consumer = consumer(address, "none");
     let mut list = TopicPartitionList::new();
     list.add_partition_offset("orders", partition, Offset::Beginning)
         .unwrap();
@@ -313,6 +346,16 @@ async fn a_killed_broker_has_every_transaction_whole_or_not_at_all() {
         );
     }
     for (number, known) in known.iter().enumerate() {
+        let expected = if seen.contains(&number) {
+            Offset::Offset(number as i64)
+        } else {
+            Offset::Invalid
+        };
+        assert_eq!(
+            committed(process.address, number),
+            expected,
+            "the offset of {number} goes with its records"
+        );
         match known {
             Known::Committed => assert!(seen.contains(&number), "{number} was committed"),
             Known::Aborted => assert!(!seen.contains(&number), "{number} was aborted"),
