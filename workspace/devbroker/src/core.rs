@@ -31,7 +31,7 @@ pub(crate) struct Core {
     pub(crate) cluster_id: String,
     pub(crate) topics: Arc<Topics>,
     pub(crate) groups: Groups,
-    pub(crate) transactions: Transactions,
+    pub(crate) transactions: Arc<Transactions>,
     pub(crate) retention: Arc<Retention>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<Clock>,
@@ -62,14 +62,15 @@ impl Core {
         let clock = Arc::new(Clock::new());
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let transactions = Arc::new(Transactions::new(&options, storage.clone()));
         let groups = Groups::new(
             &options,
+            Arc::clone(&transactions),
             Arc::clone(&clock),
             stopping.clone(),
             tasks.clone(),
             storage.clone(),
         );
-        let transactions = Transactions::new(&options, storage.clone());
         let guard = Guard::new(&options.security);
         Self {
             options,

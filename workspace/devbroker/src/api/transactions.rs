@@ -255,7 +255,11 @@ pub(super) async fn commit_offsets(
         }
     }
     let outcome = match allowed {
-        Ok(()) => hold(core, &request, accepted).await,
+        Ok(()) => hold(core, &request, accepted).await.map_err(|error| match error {
+            // Kafka's groups know of no other name for it, in any version.
+            ResponseError::ProducerFenced => ResponseError::InvalidProducerEpoch,
+            other => other,
+        }),
         Err(error) => Err(error),
     };
     let mut checked = checked.into_iter();
@@ -287,13 +291,9 @@ async fn hold(
         producer_id: request.producer_id.0,
         epoch: request.producer_epoch,
     };
+    // The group asks too, when its turn comes. Here it keeps out whoever would make a group for nothing.
     core.transactions
-        .check_group(&request.transactional_id, identity, &request.group_id)
-        .map_err(|error| match error {
-            // Kafka's groups know of no other name for it, in any version.
-            ResponseError::ProducerFenced => ResponseError::InvalidProducerEpoch,
-            other => other,
-        })?;
+        .check_group(&request.transactional_id, identity, &request.group_id)?;
     let speaker = speaker(
         &request.member_id,
         request.group_instance_id.as_ref(),
@@ -306,7 +306,8 @@ async fn hold(
     };
     let command = |answer| Command::Hold {
         speaker: speaker.clone(),
-        producer_id: identity.producer_id,
+        transactional_id: request.transactional_id.to_string(),
+        identity,
         positions: positions.clone(),
         answer,
     };

@@ -31,6 +31,7 @@ use crate::offsets::Offsets;
 use crate::options::Options;
 use crate::storage::Storage;
 use crate::sync::lock;
+use crate::transactions::Transactions;
 use group::{Group, GroupSettings};
 use task::GroupTask;
 
@@ -54,6 +55,7 @@ pub(crate) struct Groups {
     settings: GroupSettings,
     max_groups: usize,
     session_timeouts: std::ops::RangeInclusive<Duration>,
+    transactions: Arc<Transactions>,
     clock: Arc<Clock>,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -63,6 +65,7 @@ pub(crate) struct Groups {
 impl Groups {
     pub(crate) fn new(
         options: &Options,
+        transactions: Arc<Transactions>,
         clock: Arc<Clock>,
         stopping: CancellationToken,
         tasks: TaskTracker,
@@ -76,6 +79,7 @@ impl Groups {
             },
             max_groups: options.max_groups,
             session_timeouts: options.group_min_session_timeout..=options.group_max_session_timeout,
+            transactions,
             clock,
             stopping,
             tasks,
@@ -188,6 +192,7 @@ impl Groups {
         let task = GroupTask {
             id: id.to_owned(),
             group: Group::new(id.to_owned(), self.settings),
+            transactions: Arc::clone(&self.transactions),
             clock: Arc::clone(&self.clock),
             directory: Arc::clone(&self.directory),
             commands,

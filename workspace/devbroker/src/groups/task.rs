@@ -3,6 +3,11 @@
 //! Commands come through a bounded channel and are worked off one after the other, so the state
 //! needs no lock. Between commands the task sleeps until the state machine's next deadline. The
 //! `select!` may drop a sleep at any time, for the deadline is asked anew in each round.
+//!
+//! Offsets of a transaction are taken only while it is open, and the coordinator is asked for that in
+//! the task, not by whoever sends them. It decides an outcome before it sends the end of the
+//! transaction here, so an end that offsets are part of always comes behind them: a fenced producer
+//! that was slow leaves nothing here for its successor to commit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +25,7 @@ use crate::clock::{Clock, Moment};
 use crate::offsets::{Committed, Offsets, PartitionOffset};
 use crate::storage::{Entry, Storage};
 use crate::sync::lock;
+use crate::transactions::{Identity, Transactions};
 
 /// A group without members and offsets is forgotten after this; Kafka's check interval.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -40,10 +46,11 @@ pub(crate) enum Command {
         Vec<PartitionOffset>,
         oneshot::Sender<Result<(), ResponseError>>,
     ),
-    /// Positions that count when the transaction of this producer commits.
+    /// Positions that count when the transaction of this producer commits. It has to be open still.
     Hold {
         speaker: Speaker,
-        producer_id: i64,
+        transactional_id: String,
+        identity: Identity,
         positions: Vec<PartitionOffset>,
         answer: oneshot::Sender<Result<(), ResponseError>>,
     },
@@ -77,6 +84,7 @@ pub(crate) struct Position {
 pub(super) struct GroupTask {
     pub(super) id: String,
     pub(super) group: Group,
+    pub(super) transactions: Arc<Transactions>,
     pub(super) clock: Arc<Clock>,
     pub(super) directory: Directory,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -175,11 +183,16 @@ impl GroupTask {
             }
             Command::Hold {
                 speaker,
-                producer_id,
+                transactional_id,
+                identity,
                 positions,
                 answer,
             } => {
-                let allowed = self.group.check_transactional_commit(now, &speaker);
+                let Identity { producer_id, .. } = identity;
+                let open = self
+                    .transactions
+                    .check_group(&transactional_id, identity, &self.id);
+                let allowed = open.and_then(|()| self.group.check_transactional_commit(now, &speaker));
                 let kept = allowed.and_then(|()| self.keep(|group| pending(group, producer_id, &positions)));
                 if kept.is_ok() {
                     positions
@@ -338,5 +351,117 @@ async fn sleep_until(clock: &Clock, deadline: Option<Moment>) {
     match deadline {
         Some(deadline) => clock.sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Core;
+    use crate::groups::Absent;
+    use crate::options::Options;
+    use crate::transactions::{self, Ended, Ending, Initialised};
+
+    const ID: &str = "worker-0";
+    const GROUP: &str = "readers";
+
+    /// A broker that ends transactions at once.
+    fn core() -> Arc<Core> {
+        Arc::new(Core::in_memory(Options {
+            transaction_marker_delay: Duration::ZERO,
+            ..Options::default()
+        }))
+    }
+
+    fn initialise(core: &Core) -> Initialised {
+        let initialised = core.transactions.change(ID, |coordinator| {
+            coordinator.initialise(core.clock.now(), ID, Duration::from_secs(60), None, || 7)
+        });
+        initialised.unwrap()
+    }
+
+    fn ready(core: &Core) -> Identity {
+        match initialise(core) {
+            Initialised::Ready(identity) => identity,
+            Initialised::Aborting(ending) => panic!("{ending:?}"),
+        }
+    }
+
+    fn add_group(core: &Core, identity: Identity) {
+        let added = core.transactions.change(ID, |coordinator| {
+            coordinator.add(core.clock.now(), 0, ID, identity, [], Some(GROUP.to_owned()))
+        });
+        added.unwrap();
+    }
+
+    fn commit(core: &Core, identity: Identity) -> Ending {
+        let ended = core.transactions.change(ID, |coordinator| {
+            coordinator.end(core.clock.now(), ID, identity, Outcome::Commit)
+        });
+        match ended.unwrap() {
+            Ended::Now(ending) => ending,
+            Ended::Before => panic!("it was open"),
+        }
+    }
+
+    async fn hold(core: &Core, identity: Identity, offset: i64) -> Result<(), ResponseError> {
+        let command = |answer| Command::Hold {
+            speaker: Speaker {
+                member_id: String::new(),
+                instance_id: None,
+                generation: -1,
+            },
+            transactional_id: ID.to_owned(),
+            identity,
+            positions: vec![PartitionOffset {
+                topic: "orders".to_owned(),
+                partition: 0,
+                committed: Committed {
+                    offset,
+                    leader_epoch: 0,
+                    metadata: String::new(),
+                },
+            }],
+            answer,
+        };
+        core.groups.ask(GROUP, Absent::Create, command).await?.unwrap()
+    }
+
+    async fn found(core: &Core) -> Option<i64> {
+        let command = |answer| Command::Fetch(Some(vec![("orders".to_owned(), 0)]), answer);
+        let found = core.groups.ask(GROUP, Absent::Create, command).await;
+        let found = found.unwrap().unwrap();
+        found[0].committed.as_ref().map(|committed| committed.offset)
+    }
+
+    #[tokio::test]
+    async fn offsets_of_a_fenced_producer_that_come_late_are_not_committed_by_its_successor() {
+        let core = core();
+        let fenced = ready(&core);
+        add_group(&core, fenced);
+        // Here its request has been looked at, and is on the way to the group.
+        core.transactions.check_group(ID, fenced, GROUP).unwrap();
+        match initialise(&core) {
+            Initialised::Aborting(ending) => transactions::finish(&core, ending).await,
+            Initialised::Ready(identity) => panic!("{identity:?} while a transaction is open"),
+        }
+        let successor = ready(&core);
+        assert_eq!(hold(&core, fenced, 42).await, Err(ResponseError::ProducerFenced));
+        add_group(&core, successor);
+        transactions::finish(&core, commit(&core, successor)).await;
+        assert_eq!(found(&core).await, None);
+    }
+
+    #[tokio::test]
+    async fn offsets_that_come_between_the_decision_and_the_end_are_refused() {
+        let core = core();
+        let identity = ready(&core);
+        add_group(&core, identity);
+        hold(&core, identity, 41).await.unwrap();
+        let ending = commit(&core, identity);
+        let late = hold(&core, identity, 42).await;
+        assert_eq!(late, Err(ResponseError::ConcurrentTransactions));
+        transactions::finish(&core, ending).await;
+        assert_eq!(found(&core).await, Some(41));
     }
 }
