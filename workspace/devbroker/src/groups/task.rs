@@ -244,10 +244,8 @@ impl GroupTask {
         Next::GoOn
     }
 
-    /// Writes what happened into the data folder, if there is one, before it happens. What can not be
-    /// kept is refused as Kafka does where its offsets topic can not be written: the client is to look
-    /// for its coordinator again, which it does until there is room.
-    /// Forgets the positions that no live member's subscription covers.
+    /// Forgets the positions that no live member's subscription covers. A result for each partition, in
+    /// their order.
     fn delete_offsets(
         &self,
         offsets: &mut Offsets,
@@ -275,6 +273,9 @@ impl GroupTask {
         Ok(results)
     }
 
+    /// Writes what happened into the data folder, if there is one, before it happens. What can not be
+    /// kept is refused as Kafka does where its offsets topic can not be written: the client is to look
+    /// for its coordinator again, which it does until there is room.
     fn keep(&self, entry: impl FnOnce(String) -> Entry) -> Result<(), ResponseError> {
         let Some(storage) = &self.storage else {
             return Ok(());
@@ -341,7 +342,6 @@ fn positions(offsets: &Offsets, wanted: Option<Vec<(String, i32)>>) -> Vec<Posit
     found.collect()
 }
 
-/// A result for each partition, in their order.
 /// The connection that asked may be gone, and then nobody needs the answer.
 fn reply<T>(answer: oneshot::Sender<T>, result: T) {
     drop(answer.send(result));
