@@ -265,6 +265,51 @@ async fn what_is_wrong_with_a_request_is_said_with_its_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_in_a_browser_are_kept_out() {
+    let port = Port::open().await;
+    port.broker.create_topic("orders", 1).unwrap();
+    let send = async |header: &str, value: &str| {
+        let request = port.client.post(port.url("/groups/readers/forget"));
+        let response = request.header(header, value).send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        (status, body["error"].as_str().unwrap().to_owned())
+    };
+    for origin in ["https://example.com", "http://localhost", "null"] {
+        let (status, error) = send("origin", origin).await;
+        assert_eq!(status, 403, "{origin}: {error}");
+        assert!(error.contains("`Origin`"), "{error}");
+    }
+    for host in [
+        "example.com",
+        "example.com:80",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "[",
+        "",
+    ] {
+        let (status, error) = send("host", host).await;
+        assert_eq!(status, 403, "{host}: {error}");
+        assert!(error.contains("`localhost`"), "{error}");
+    }
+    for host in [
+        "localhost",
+        "LocalHost:1",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:1",
+    ] {
+        let (status, error) = send("host", host).await;
+        assert_eq!(
+            (status, error.as_str()),
+            (404, "there is no group `readers`"),
+            "{host}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_ends_with_the_broker_also_while_a_client_keeps_its_connection() {
     let port = Port::open().await;
     port.get("/stats").await;

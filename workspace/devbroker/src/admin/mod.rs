@@ -1,20 +1,24 @@
 //! The admin port: faults, clock and figures over HTTP, for tests that are not written in Rust.
 //!
 //! Off unless [`Options::admin`](crate::Options::admin) says where to listen. There is no password,
-//! so it belongs on loopback. It takes bodies as `application/json` only: a page in a browser can
-//! not send such a request to another origin without being allowed to, and nobody allows it here.
+//! so it belongs on loopback. Pages in a browser are kept out, for they reach loopback too: a request
+//! with an `Origin` is refused, and so is one for a host name other than `localhost`, which any page
+//! may let point to this machine. Bodies are taken as `application/json` only.
 //! What is wrong with a request is answered as `{"error": "..."}`, a sentence that names the field.
 //!
 //! - `fault_body`: a fault as JSON.
 
 mod fault_body;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -67,6 +71,7 @@ fn router(core: Arc<Core>) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(keep_browsers_out))
         .with_state(core)
 }
 
@@ -92,6 +97,36 @@ impl From<JsonRejection> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+async fn keep_browsers_out(request: Request, next: Next) -> Result<Response, Refused> {
+    let headers = request.headers();
+    if headers.contains_key(header::ORIGIN) {
+        let reason = "the request has an `Origin`: pages in a browser can not use the admin port";
+        return Err(Refused(StatusCode::FORBIDDEN, reason.to_owned()));
+    }
+    if let Some(host) = headers.get_all(header::HOST).iter().find(|host| !is_plain(host)) {
+        let reason = format!(
+            "`Host` is `{}`, must be an IP address or `localhost`",
+            host.to_str().unwrap_or("?")
+        );
+        return Err(Refused(StatusCode::FORBIDDEN, reason));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Whether a `Host` is an address or `localhost`, with or without a port: no name that somebody else
+/// could let point here.
+fn is_plain(host: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let name = authority.host();
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok(),
     }
 }
 
