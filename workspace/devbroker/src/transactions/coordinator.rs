@@ -20,6 +20,10 @@ use crate::clock::Moment;
 
 /// Epochs end here, so that the broker can always fence once more.
 const LAST_EPOCH: i16 = i16::MAX - 1;
+/// Partitions that one transaction may have. Each addition keeps all of them anew.
+pub(super) const MAX_PARTITIONS: usize = 5_000;
+/// Groups whose offsets one transaction may have.
+pub(super) const MAX_GROUPS: usize = 100;
 const NO_EPOCH: i16 = -1;
 const NO_PRODUCER: i64 = -1;
 
@@ -184,7 +188,8 @@ impl Coordinator {
         }
     }
 
-    /// Makes partitions and groups part of the producer's transaction, which begins it.
+    /// Makes partitions and groups part of the producer's transaction, which begins it. Where that would
+    /// be too many, none of them is, and a client aborts.
     pub(crate) fn add(
         &mut self,
         now: Moment,
@@ -195,9 +200,25 @@ impl Coordinator {
         group: Option<String>,
     ) -> Result<(), ResponseError> {
         let transaction = self.of(id, identity)?;
+        if let State::Prepared(_) = transaction.state {
+            return Err(ResponseError::ConcurrentTransactions);
+        }
+        let new = |partition: &(String, i32)| !transaction.partitions.contains(partition);
+        let partitions: BTreeSet<_> = partitions.into_iter().filter(new).collect();
+        let group = group.filter(|group| !transaction.groups.contains(group));
+        if transaction.partitions.len() + partitions.len() > MAX_PARTITIONS
+            || transaction.groups.len() + usize::from(group.is_some()) > MAX_GROUPS
+        {
+            tracing::warn!(
+                transactional_id = id,
+                max_partitions = MAX_PARTITIONS,
+                max_groups = MAX_GROUPS,
+                "addition to a transaction refused: it has as many partitions or groups as allowed"
+            );
+            return Err(ResponseError::PolicyViolation);
+        }
         match transaction.state {
-            State::Prepared(_) => return Err(ResponseError::ConcurrentTransactions),
-            State::Ongoing { .. } => {}
+            State::Ongoing { .. } | State::Prepared(_) => {}
             State::Empty | State::Completed(_) => {
                 transaction.state = State::Ongoing { since: now };
                 transaction.started_ms = now_ms;

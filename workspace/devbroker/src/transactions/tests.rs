@@ -339,3 +339,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_transaction_has_a_bounded_number_of_partitions_and_groups() {
+    let mut scene = Scene::new();
+    let identity = scene.ready(ID);
+    let now = scene.now;
+    let orders = |partitions: std::ops::Range<usize>| {
+        partitions.map(|partition| ("orders".to_owned(), partition as i32))
+    };
+    let mut add = |partitions, group: Option<String>| {
+        scene
+            .coordinator
+            .add(now, 0, ID, identity, orders(partitions), group)
+    };
+    assert_eq!(
+        add(0..MAX_PARTITIONS + 1, None),
+        Err(PolicyViolation),
+        "all or none"
+    );
+    assert_eq!(add(0..MAX_PARTITIONS - 1, None), Ok(()));
+    assert_eq!(
+        add(0..MAX_PARTITIONS, None),
+        Ok(()),
+        "those it has do not count twice"
+    );
+    assert_eq!(
+        add(MAX_PARTITIONS..MAX_PARTITIONS + 1, None),
+        Err(PolicyViolation)
+    );
+    for group in 0..MAX_GROUPS {
+        assert_eq!(add(0..0, Some(format!("group-{group}"))), Ok(()));
+    }
+    assert_eq!(add(0..0, Some("group-0".to_owned())), Ok(()));
+    assert_eq!(add(0..0, Some("another".to_owned())), Err(PolicyViolation));
+    let transaction = scene.coordinator.get(ID).unwrap();
+    assert_eq!(
+        (transaction.partitions.len(), transaction.groups.len()),
+        (MAX_PARTITIONS, MAX_GROUPS)
+    );
+    assert!(matches!(scene.end(identity, Abort), Ok(Ended::Now(_))));
+}
