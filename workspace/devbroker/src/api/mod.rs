@@ -135,10 +135,40 @@ pub(crate) async fn answer(
     }
     Ok(match core.settled().await {
         Ok(()) => answer,
+        // What failed was somebody else's change. Here is told what the broker knows.
+        Err(_) if only_asks(context.key) => answer,
         Err(error) => Answer::Close(format!(
             "the data folder can not keep what was asked for: {error}"
         )),
     })
+}
+
+/// Whether requests of this kind change nothing that the data folder keeps. Metadata that creates a topic
+/// is told by an error where that can not be kept.
+fn only_asks(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::ApiVersions
+            | ApiKey::SaslHandshake
+            | ApiKey::SaslAuthenticate
+            | ApiKey::Metadata
+            | ApiKey::DescribeCluster
+            | ApiKey::DescribeConfigs
+            | ApiKey::DescribeAcls
+            | ApiKey::ListOffsets
+            | ApiKey::OffsetForLeaderEpoch
+            | ApiKey::FindCoordinator
+            | ApiKey::JoinGroup
+            | ApiKey::SyncGroup
+            | ApiKey::Heartbeat
+            | ApiKey::LeaveGroup
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroups
+            | ApiKey::OffsetFetch
+            | ApiKey::DescribeProducers
+            | ApiKey::ListTransactions
+            | ApiKey::DescribeTransactions
+    )
 }
 
 async fn handle(

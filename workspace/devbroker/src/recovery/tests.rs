@@ -208,11 +208,20 @@ async fn after_a_failed_sync_of_the_journal_its_changes_are_not_answered() {
 
 /// The answer to a request in version 8, which has a header of eight bytes.
 async fn answer(scene: &Scene, key: ApiKey) -> Result<Bytes, String> {
-    let context = samples::context(key, 8);
+    answer_in(scene, key, 8).await
+}
+
+async fn answer_in(scene: &Scene, key: ApiKey, version: i16) -> Result<Bytes, String> {
+    let context = samples::context(key, version);
     let mut session = scene.core.guard.session(None);
-    match api::answer(&scene.core, &context, &mut session, samples::request(key, 8))
-        .await
-        .unwrap()
+    match api::answer(
+        &scene.core,
+        &context,
+        &mut session,
+        samples::request(key, version),
+    )
+    .await
+    .unwrap()
     {
         Answer::Frame(frame) => {
             let mut frame = frame.unwrap();
@@ -242,6 +251,14 @@ async fn an_answer_waits_for_the_sync_and_tells_when_it_fails() {
     assert_eq!(partition.bounds().end, 2);
     let reason = answer(&scene, ApiKey::OffsetCommit).await.unwrap_err();
     assert!(reason.contains("can not be synced"), "{reason}");
+    for (key, version) in [
+        (ApiKey::ApiVersions, 0),
+        (ApiKey::Metadata, 8),
+        (ApiKey::OffsetFetch, 5),
+    ] {
+        let answered = answer_in(&scene, key, version).await;
+        assert!(answered.is_ok(), "{key:?} changes nothing: {answered:?}");
+    }
     scene.close().await;
 }
 
