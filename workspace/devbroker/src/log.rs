@@ -142,7 +142,8 @@ impl PartitionLog {
         self.end = self.end.max(end);
     }
 
-    /// Batches from the one that holds `offset` on that begin before `limit`, up to `max_bytes`; the
+    /// Batches from the one that holds `offset` on that begin before `limit`, up to `max_bytes`; none
+    /// where `offset` has reached the limit. The
     /// first one is returned even when it alone is larger, if `at_least_one` is set, so that a reader
     /// always gets on.
     pub(crate) fn read(
@@ -156,6 +157,10 @@ impl PartitionLog {
             return Err(OutOfRange);
         }
         let mut read = Read::default();
+        // A limit may lie within the batch that holds it.
+        if offset >= limit {
+            return Ok(read);
+        }
         for batch in self.batches.range(self.position(offset)..) {
             let forced = at_least_one && read.batches.is_empty();
             let too_many = !forced && read.bytes + batch.bytes.len() > max_bytes;
@@ -422,5 +427,13 @@ mod tests {
         assert_eq!(log.latest().unwrap().base_offset, 1);
         let offsets: Vec<i64> = log.candidates(6).map(|batch| batch.base_offset).collect();
         assert_eq!(offsets, [1, 2]);
+    }
+
+    #[test]
+    fn a_limit_within_a_batch_ends_a_read_that_has_reached_it() {
+        let mut log = PartitionLog::default();
+        log.append(&header(10, 0), BytesMut::zeroed(100), 0);
+        assert_eq!(log.read(4, 5, 1_000, true).unwrap().batches.len(), 1);
+        assert_eq!(log.read(5, 5, 1_000, true).unwrap().batches.len(), 0);
     }
 }

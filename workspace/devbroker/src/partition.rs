@@ -143,11 +143,17 @@ impl State {
     fn bounds(&self) -> Bounds {
         let start = self.log.start();
         let end = self.synced_end.map_or(self.log.end(), |synced| synced.max(start));
-        // Retention and DeleteRecords may have taken the beginning of an open transaction.
+        // Retention and DeleteRecords may have taken the beginning of an open transaction. As in Kafka it
+        // is then the beginning of the first batch that is left, part of which may be deleted too.
+        let left = self
+            .log
+            .batches()
+            .front()
+            .map_or(start, |batch| batch.base_offset);
         let stable = self
             .transactions
             .first_open()
-            .map_or(end, |first| first.clamp(start, end));
+            .map_or(end, |first| first.max(left).min(end));
         Bounds { start, end, stable }
     }
 

@@ -18,6 +18,7 @@ scenarios! {
     an_aborted_transaction_over_several_batches: "One entry names the first offset of the transaction, wherever the fetch begins.";
     a_marker_wakes_a_read_committed_poll: "A waiting read_committed fetch is answered when the transaction ends, not when records come.";
     a_read_committed_fetch_beyond_the_stable_offset: "Between the last stable offset and the high watermark there is nothing, and it is no error.";
+    deleting_into_an_open_transaction_shows_none_of_it: "Where the log begins within a batch of an open transaction, read_committed gets nothing of it.";
     the_latest_offset_depends_on_the_isolation: "ListOffsets latest is the high watermark or the last stable offset.";
     offsets_by_time_depend_on_the_isolation: "Times beyond the last stable offset are not found by read_committed.";
     small_fetches_walk_over_markers: "A reader that takes one batch at a time passes control batches by their offsets.";
@@ -184,6 +185,34 @@ async fn a_read_committed_fetch_beyond_the_stable_offset(stage: &mut Stage) {
             stage.note_fetch(&format!("from {offset}, {name}"), &answer);
         }
     }
+}
+
+async fn deleting_into_an_open_transaction_shows_none_of_it(stage: &mut Stage) {
+    let topic = stage.topic(1).await;
+    let mut client = stage.client().await;
+    let a = producer(stage, &mut client, "A").await;
+    client.add(&a, &topic).await;
+    client
+        .produce_in(&a.transactional_id, &topic, 0, &a.batch(&["x", "y", "z"], 0))
+        .await;
+    let (code, start) = client.delete_records(&topic, 2).await;
+    stage.note("deleted", format!("{}, start {start}", error(code)));
+    for (isolation, name) in [
+        (Isolation::Uncommitted, "read_uncommitted"),
+        (Isolation::Committed, "read_committed"),
+    ] {
+        let answer = client.fetch(&topic, 0, 2, Limits::none(isolation)).await;
+        stage.note_fetch(&format!("open, {name}"), &answer);
+    }
+    stage.note("committed", error(client.commit(&a).await));
+    let stable = crate::client::Client::list_offsets_request(&topic, 0, -1, Isolation::Committed);
+    client
+        .until(7, &stable, |answer| answer.topics[0].partitions[0].offset == 4)
+        .await;
+    let answer = client
+        .fetch(&topic, 0, 2, Limits::none(Isolation::Committed))
+        .await;
+    stage.note_fetch("ended, read_committed", &answer);
 }
 
 async fn the_latest_offset_depends_on_the_isolation(stage: &mut Stage) {
