@@ -83,7 +83,8 @@ impl Scene {
                 instance_id: None,
                 generation: -1,
             },
-            producer_id: identity.producer_id,
+            transactional_id: "id".to_owned(),
+            identity,
             positions: vec![position.clone()],
             answer,
         };
