@@ -920,7 +920,16 @@ async fn a_repeated_record_has_its_effect_once_also_over_restarts_and_rebalances
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_with_other_content_becomes_a_dead_letter_and_a_mended_record_counts() {
     let bench = Bench::new(1).await;
-    let records = [("a", "1"), ("a", "2"), ("b", "poison"), ("b", "3"), ("b", "3")];
+    let records = [
+        ("a", "1"),
+        ("a", "2"),
+        ("b", "poison"),
+        ("b", "3"),
+        ("b", "3"),
+        // Keys of a foreign producer name nothing.
+        ("unnamed", "4"),
+        ("unnamed", "5"),
+    ];
     let records = records.map(|(key, value)| (key.to_owned(), value.to_owned()));
     bench.produce(&records).await;
     let worker = start_copy_of_firsts(&bench);
