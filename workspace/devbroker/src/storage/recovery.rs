@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::error::StorageError;
 use super::files::{Disk, remove_if_there};
 use super::partition_files::{FilesConfig, PartitionFiles, Segment, settle};
-use super::segment::{Order, Scanned, scan};
+use super::segment::{Order, Scanned, is_followed_by_a_batch, scan};
 use super::segment_name::{FileKind, SegmentName};
 use crate::batch::Extent;
 
@@ -182,7 +182,8 @@ fn cut_tail(disk: &Disk, path: &Path, scanned: &Scanned, is_last: bool) -> Resul
     let Some(reason) = &scanned.damage else {
         return Ok(());
     };
-    if !is_last {
+    let followed = is_followed_by_a_batch(path, scanned.sound_bytes, scanned.next_offset);
+    if !is_last || followed.map_err(StorageError::io("read", path))? {
         return Err(damaged(path, scanned.sound_bytes, reason.clone()));
     }
     tracing::warn!(

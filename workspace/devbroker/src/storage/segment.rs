@@ -5,7 +5,7 @@
 //! walk ends at the first batch that fails; what that means is for the caller to decide.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -79,6 +79,29 @@ pub(crate) fn scan(
         }
     }
     Ok(scanned)
+}
+
+/// Whether a sound batch of a later offset stands anywhere behind `position`. Then what is there is no
+/// torn end: records that were acknowledged lie beyond it.
+pub(crate) fn is_followed_by_a_batch(path: &Path, position: u64, next_offset: i64) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(position))?;
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest)?;
+    // The batch at the position itself is known to be damaged.
+    let mut candidates = (1..rest.len().saturating_sub(HEADER_BYTES)).filter_map(|at| rest.get(at..));
+    Ok(candidates.any(|bytes| is_batch(bytes, next_offset)))
+}
+
+/// Whether the bytes begin with a sound batch of this offset or a later one.
+fn is_batch(bytes: &[u8], next_offset: i64) -> bool {
+    let mut fields = bytes;
+    let (Ok(base_offset), Ok(length)) = (fields.try_get_i64(), fields.try_get_i32()) else {
+        return false;
+    };
+    let whole = usize::try_from(length).map(|length| length.saturating_add(PREFIX_BYTES));
+    let batch = whole.ok().and_then(|whole| bytes.get(..whole));
+    base_offset >= next_offset && batch.is_some_and(|batch| Extent::of_stored(batch).is_ok())
 }
 
 fn fits(order: Order, expected: i64, found: i64) -> bool {
