@@ -187,7 +187,7 @@ async fn workers_that_are_told_to_stop_in_the_middle_go_on_where_they_stopped_an
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_are_killed_in_the_middle_leave_nothing_out_and_do_nothing_twice() {
     let pipeline = Pipeline::new(3).await;
-    let orders = Orders::new(4_000);
+    let orders = Orders::new(16_000);
     let ends = replay_with_stops(&pipeline, &orders, "800", Signal::KILL).await;
     assert!(
         ends.values().all(|ended| ended.code().is_none()),
