@@ -25,7 +25,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use worker::{Copier, Dice, Job, send, work};
@@ -139,9 +139,12 @@ struct Deaths {
 /// Lets workers copy everything, and kills some of them on the way.
 fn run(job: &Job, dice: &mut Dice) -> Deaths {
     let began = Instant::now();
-    let observer: BaseConsumer = config(&job.address, &[("group.id", &job.group)])
-        .create()
-        .unwrap();
+    // With read_committed it would wait for offsets that are always in some transaction.
+    let settings = [
+        ("group.id", job.group.as_str()),
+        ("isolation.level", "read_uncommitted"),
+    ];
+    let observer: BaseConsumer = config(&job.address, &settings).create().unwrap();
     let mut deaths = Deaths::default();
     let mut lives = 0;
     let mut hire = |dice: &mut Dice, id: Option<String>| {
@@ -196,16 +199,13 @@ fn all_partitions(topic: &str, offset: Offset) -> TopicPartitionList {
 
 /// The records of the source that the group has behind it.
 fn committed(observer: &BaseConsumer, source: &str) -> usize {
-    // While a transaction is open on a partition the answer may be an error: nothing new, then.
     let list = observer.committed_offsets(all_partitions(source, Offset::Invalid), CALL);
-    let list = list.map(|list| {
-        list.elements()
-            .iter()
-            .filter_map(|one| one.offset().to_raw())
-            .filter(|offset| *offset > 0)
-            .sum::<i64>()
-    });
-    list.unwrap_or(0) as usize
+    list.unwrap()
+        .elements()
+        .iter()
+        .filter_map(|one| one.offset().to_raw())
+        .filter(|offset| *offset > 0)
+        .sum::<i64>() as usize
 }
 
 /// Waits until no transaction is open on the topic.
@@ -229,8 +229,8 @@ fn until_stable(address: &str, topic: &str) {
     }
 }
 
-/// How often each value is in the topic, read to its end.
-fn copies(address: &str, topic: &str, isolation: &str) -> HashMap<Vec<u8>, usize> {
+/// All copies of each value in the topic, read to its end: where they stand, and who wrote them.
+fn copies(address: &str, topic: &str, isolation: &str) -> HashMap<Vec<u8>, Vec<String>> {
     let settings = [
         ("group.id", "unused"),
         ("isolation.level", isolation),
@@ -241,23 +241,26 @@ fn copies(address: &str, topic: &str, isolation: &str) -> HashMap<Vec<u8>, usize
     consumer
         .assign(&all_partitions(topic, Offset::Beginning))
         .unwrap();
-    let mut counts = HashMap::new();
+    let mut copies: HashMap<_, Vec<_>> = HashMap::new();
     let mut open = PARTITIONS;
     let began = Instant::now();
     while open > 0 {
         assert!(began.elapsed() < DEADLINE, "the end of the copies does not come");
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
-                *counts
+                let by = record.headers().map(|headers| headers.get(0).value);
+                let by = String::from_utf8_lossy(by.flatten().unwrap_or_default());
+                copies
                     .entry(record.payload().unwrap_or_default().to_vec())
-                    .or_default() += 1
+                    .or_default()
+                    .push(format!("{}@{} by {by}", record.partition(), record.offset()));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             Some(Err(error)) => panic!("{error}"),
             None => {}
         }
     }
-    counts
+    copies
 }
 
 async fn create_topics(address: &str, names: [&str; 2]) {
@@ -298,11 +301,20 @@ async fn each_record_is_copied_once_whoever_is_killed() {
         (deaths, committed, written)
     });
     let (deaths, committed, written) = checked.await.unwrap();
-    let written: usize = written.values().sum();
+    let written_of = &written;
+    let written: usize = written.values().map(Vec::len).sum();
     println!("{deaths:?}, {} copies were aborted", written - RECORDS);
-    let repeated = committed.values().filter(|count| **count != 1).count();
+    let mut repeated: Vec<_> = committed.iter().filter(|(_, copies)| copies.len() != 1).collect();
+    repeated.truncate(20);
+    for (value, copies) in &repeated {
+        let value_text = String::from_utf8_lossy(value);
+        println!(
+            "{value_text}: committed {copies:?}, written {:?}",
+            written_of.get(*value)
+        );
+    }
     assert_eq!(
-        (committed.len(), repeated),
+        (committed.len(), repeated.len()),
         (RECORDS, 0),
         "records, and those of them that are there twice"
     );

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -122,9 +122,11 @@ pub fn work(job: &Job) -> ! {
     let mut dice = Dice(job.seed);
     let consumer = job.consumer();
     let mut producer = None;
+    let mut transactions = 0;
+    let mut positions = Positions::new();
     loop {
-        let Some(batch) = read(&consumer) else {
-            rewind(&consumer);
+        let Some(batch) = read(&consumer, &mut positions) else {
+            positions = rewind(&consumer);
             continue;
         };
         if batch.records.is_empty() {
@@ -132,20 +134,21 @@ pub fn work(job: &Job) -> ! {
         }
         let ready = producer.take().map_or_else(|| job.producer(), Ok);
         let copied = ready.and_then(|ready| {
-            let committed = copy(job, &ready, &batch, &mut dice)?;
+            transactions += 1;
+            let committed = copy(job, &ready, transactions, &batch, &mut dice)?;
             Ok((ready, committed))
         });
         match copied {
             Ok((ready, committed)) => {
                 producer = Some(ready);
                 if !committed {
-                    rewind(&consumer);
+                    positions = rewind(&consumer);
                 }
             }
             // Whatever it was: a new producer, which ends what the old one left open.
             Err(error) => {
                 eprintln!("{}: {error}", job.transactional_id);
-                rewind(&consumer);
+                positions = rewind(&consumer);
             }
         }
     }
@@ -165,6 +168,11 @@ impl ConsumerContext for Rebalances {
     }
 }
 
+/// The least offset that may be read next, per partition. librdkafka 2.12 goes back by itself: when a seek
+/// makes a question for an offset outdated, it asks again 500 ms after the answer, and begins there
+/// (`rd_kafka_toppar_handle_Offset`).
+type Positions = HashMap<i32, i64>;
+
 /// Records, and the membership in which they were read: taken before the first of them, so that what
 /// changes hands meanwhile is refused.
 struct Batch<'a> {
@@ -173,7 +181,7 @@ struct Batch<'a> {
 }
 
 /// Reads a batch; `None` where partitions came or went meanwhile.
-fn read(consumer: &Reader) -> Option<Batch<'_>> {
+fn read<'a>(consumer: &'a Reader, positions: &mut Positions) -> Option<Batch<'a>> {
     let rebalances = || consumer.context().0.load(Ordering::Relaxed);
     let before = rebalances();
     let metadata = consumer.group_metadata()?;
@@ -181,7 +189,13 @@ fn read(consumer: &Reader) -> Option<Batch<'_>> {
     let until = Instant::now() + Duration::from_millis(100);
     while records.len() < BATCH && Instant::now() < until {
         match consumer.poll(Duration::from_millis(20)) {
-            Some(Ok(record)) => records.push(record),
+            Some(Ok(record)) => {
+                let position = positions.entry(record.partition()).or_default();
+                if record.offset() >= *position {
+                    *position = record.offset() + 1;
+                    records.push(record);
+                }
+            }
             Some(Err(error)) => eprintln!("reading: {error}"),
             None => {}
         }
@@ -191,16 +205,34 @@ fn read(consumer: &Reader) -> Option<Batch<'_>> {
 
 /// Copies a batch in one transaction, and says whether it was committed. Some are aborted, and at some
 /// the worker dies before the end.
-fn copy(job: &Job, producer: &Copier, batch: &Batch<'_>, dice: &mut Dice) -> Result<bool, KafkaError> {
+fn copy(
+    job: &Job,
+    producer: &Copier,
+    number: usize,
+    batch: &Batch<'_>,
+    dice: &mut Dice,
+) -> Result<bool, KafkaError> {
     producer.begin_transaction()?;
     let mut next = HashMap::new();
     for record in &batch.records {
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let (key, value) = (text(record.key()), text(record.payload()));
+        let by = format!(
+            "{} (process {}) in transaction {number} from {}@{}",
+            job.transactional_id,
+            std::process::id(),
+            record.partition(),
+            record.offset()
+        );
+        let by = Header {
+            key: "by",
+            value: Some(&by),
+        };
         let copy = BaseRecord::to(&job.target)
             .partition(record.partition())
             .key(&key)
-            .payload(&value);
+            .payload(&value)
+            .headers(OwnedHeaders::new().insert(by));
         send(producer, copy)?;
         next.insert(record.partition(), record.offset() + 1);
     }
@@ -232,19 +264,21 @@ fn copy(job: &Job, producer: &Copier, batch: &Batch<'_>, dice: &mut Dice) -> Res
 
 /// Goes back to the committed offsets of all partitions that are owned. Where that fails, what was
 /// read would be passed over: the worker ends, and its successor begins where it should.
-fn rewind(consumer: &Reader) {
+fn rewind(consumer: &Reader) -> Positions {
     let rewound = consumer.assignment().and_then(|owned| {
+        let mut positions = Positions::new();
         for element in consumer.committed_offsets(owned, CALL)?.elements() {
             let offset = match element.offset() {
-                Offset::Offset(offset) => Offset::Offset(offset),
-                _ => Offset::Beginning,
+                Offset::Offset(offset) => offset,
+                _ => 0,
             };
-            consumer.seek(element.topic(), element.partition(), offset, CALL)?;
+            consumer.seek(element.topic(), element.partition(), Offset::Offset(offset), CALL)?;
+            positions.insert(element.partition(), offset);
         }
-        Ok(())
+        Ok(positions)
     });
-    if let Err(error) = rewound {
+    rewound.unwrap_or_else(|error| {
         eprintln!("going back: {error}");
         std::process::abort();
-    }
+    })
 }
