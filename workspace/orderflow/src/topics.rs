@@ -108,6 +108,17 @@ pub fn built_in() -> anyhow::Result<Vec<TopicSpec>> {
     parse(BUILT_IN).context("the built-in topics")
 }
 
+/// The built-in retry topics of a source.
+#[must_use]
+pub fn retries_of(source: &str) -> Vec<String> {
+    let is_retry = |name: &str| {
+        let behind = name.strip_prefix(source).and_then(|rest| rest.strip_prefix('.'));
+        behind.is_some_and(|rest| rest.contains(".retry."))
+    };
+    let names = built_in().unwrap_or_default().into_iter().map(|spec| spec.name);
+    names.filter(|name| is_retry(name)).collect()
+}
+
 fn read(path: &Path) -> anyhow::Result<Vec<TopicSpec>> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
@@ -154,6 +165,9 @@ pub fn main(args: TopicsArgs) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use stream::StreamSettings;
+    use stream::settings::Delays;
+
     use super::*;
 
     fn find<'a>(specs: &'a [TopicSpec], name: &str) -> &'a TopicSpec {
@@ -184,6 +198,15 @@ mod tests {
                 );
             }
         }
+        let delays = Delays::parse(&StreamSettings::default().retry_delays).expect("delays");
+        let mut retries: Vec<_> = delays.topics("orders", "payments-group").collect();
+        for name in &retries {
+            let (retry, source) = (find(&specs, name), find(&specs, "orders"));
+            assert_eq!(retry.partitions, source.partitions);
+            assert!(max_bytes(retry) >= max_bytes(source) + 65_536, "{name}");
+        }
+        retries.sort();
+        assert_eq!(retries_of("orders"), retries);
         for derived in ["payments", "fraud-alerts"] {
             let derived = find(&specs, derived);
             assert!(

@@ -1,5 +1,6 @@
 //! What a dead letter carries besides the original key and bytes.
 
+use crate::parking::{self, Origin};
 use crate::record::{Headers, Record};
 
 /// `dlq-error` is cut here, so that a dead letter always fits into its topic.
@@ -26,20 +27,21 @@ pub(crate) const HEADERS: [&str; 9] = [
     "dlq-service-version",
 ];
 
-/// The headers of the dead letter of a record: its own first, then ours. Headers of an earlier dead
-/// letter of the same record are left out, so that they do not pile up over replays.
+/// The headers of the dead letter of a record that stood first at `origin`: its own first, then ours.
+/// Headers of an earlier failure of the same record are left out, so that they do not pile up.
 pub(crate) fn headers(
     record: &Record<'_>,
+    origin: &Origin,
     topic: &str,
     group: &str,
     cause: &Cause,
 ) -> Vec<(String, Vec<u8>)> {
-    let mut list = own_headers(record.headers);
+    let mut list = own_headers(record.headers, &[]);
     let values = [
         topic.to_owned(),
-        record.at.partition.to_string(),
-        record.offset.to_string(),
-        record.record_time_ms.to_string(),
+        origin.at.partition.to_string(),
+        origin.offset.to_string(),
+        origin.record_time_ms.to_string(),
         group.to_owned(),
         cause.code.clone(),
         cut(&cause.message).to_owned(),
@@ -55,11 +57,13 @@ pub(crate) fn headers(
     list
 }
 
-fn own_headers(headers: &dyn Headers) -> Vec<(String, Vec<u8>)> {
+/// What a record carries of its own: all but what we wrote beside it when it failed before.
+pub(crate) fn own_headers(headers: &dyn Headers, but: &[&str]) -> Vec<(String, Vec<u8>)> {
     let mut list = Vec::new();
     let mut index = 0;
     while let Some((name, value)) = headers.get(index) {
-        if !HEADERS.contains(&name) {
+        let is_ours = HEADERS.contains(&name) || parking::HEADERS.contains(&name) || but.contains(&name);
+        if !is_ours {
             list.push((name.to_owned(), value.to_vec()));
         }
         index += 1;
@@ -67,7 +71,8 @@ fn own_headers(headers: &dyn Headers) -> Vec<(String, Vec<u8>)> {
     list
 }
 
-fn cut(message: &str) -> &str {
+/// As much of a message as a header takes.
+pub(crate) fn cut(message: &str) -> &str {
     message
         .get(..message.floor_char_boundary(MOST_ERROR_BYTES))
         .unwrap_or(message)
@@ -93,6 +98,11 @@ mod tests {
         }
     }
 
+    fn origin(record: &OwnedRecord) -> Origin {
+        let plan = parking::RetryPlan::new(1, &parking::Delays::default());
+        plan.origin(&record.as_record()).expect("origin")
+    }
+
     #[test]
     fn a_dead_letter_says_where_it_came_from_and_why() {
         let owned = record(vec![("traceparent".to_owned(), b"00-x".to_vec())]);
@@ -101,7 +111,13 @@ mod tests {
             message: "no value".to_owned(),
             attempts: 1,
         };
-        let list = headers(&owned.as_record(), "orders", "fraud-group", &cause);
+        let list = headers(
+            &owned.as_record(),
+            &origin(&owned),
+            "orders",
+            "fraud-group",
+            &cause,
+        );
         let find = |name: &str| {
             list.iter()
                 .find(|(key, _)| key == name)
@@ -124,7 +140,7 @@ mod tests {
             message: "ä".repeat(2_000),
             attempts: 3,
         };
-        let list = headers(&owned.as_record(), "orders", "g", &cause);
+        let list = headers(&owned.as_record(), &origin(&owned), "orders", "g", &cause);
         let codes: Vec<_> = list.iter().filter(|(name, _)| name == "dlq-error-code").collect();
         assert_eq!(codes, vec![&("dlq-error-code".to_owned(), b"new".to_vec())]);
         let error = &list

@@ -1,7 +1,7 @@
 //! Moving records: the only crate that knows librdkafka.
 //!
-//! What it guarantees: a record that was read is ended exactly once, as done or as a dead letter, and a
-//! group's offset never passes a record that has not ended. Outputs and the offsets of their inputs are
+//! What it guarantees: a record that was read is ended exactly once, as done, as a dead letter or parked
+//! for a later attempt, and a group's offset never passes a record that has not ended. Outputs and the offsets of their inputs are
 //! committed in one transaction (or, at least once, the outputs before the offsets). Work of a partition that was taken away is dropped, not published.
 //! Everything is bounded: records and bytes in work, attempts, and every wait.
 //!
@@ -13,7 +13,8 @@
 //! - [`handler`], [`record`], [`failure`]: what a worker supplies, sees and answers.
 //! - `pump`: the consume loop; `source` is the seam behind which records come from, `stage` the three
 //!   shapes of work, `unit_of_work` what is sent and committed together, `takeover` what a dead worker
-//!   left open, `restore` what a new owner has to know of repeats, `dead_letter` the headers of one.
+//!   left open, `restore` what a new owner has to know of repeats, `dead_letter` the headers of one, `parking` the records that wait
+//!   for a later attempt.
 //! - [`ledger`], [`budget`], [`seen`], [`backoff`], [`position`]: the pure parts.
 //! - [`publisher`], [`admin`], [`reader`]: publishing with an answer, questions to a cluster, whole topics.
 //! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
@@ -38,6 +39,7 @@ pub mod worker;
 mod dead_letter;
 #[allow(unsafe_code)]
 mod ffi;
+mod parking;
 mod pump;
 mod restore;
 mod source;

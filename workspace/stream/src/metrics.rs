@@ -21,6 +21,8 @@ pub const DEAD_LETTERS: &str = "orderflow_dead_letters_total";
 pub const REPEATS: &str = "orderflow_repeated_records_total";
 /// Failed attempts that were tried again, by error code.
 pub const RETRIES: &str = "orderflow_retries_total";
+/// Records that were parked for a later attempt, by retry topic.
+pub const PARKED: &str = "orderflow_parked_records_total";
 /// Outputs that were produced, by topic.
 pub const OUTPUTS: &str = "orderflow_outputs_total";
 /// Commits, by outcome (`committed`, `aborted`, `refused`, `indefinite`).
@@ -42,17 +44,18 @@ pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
 /// Records of an output that readers of committed records do not see yet, by topic and partition:
 /// the distance from the last stable offset to the end.
 pub const HIDDEN_RECORDS: &str = "orderflow_hidden_records";
-/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`).
+/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`, `not_due`).
 pub const WAITING: &str = "orderflow_waiting_state";
 
 /// All names, for the test that pins them and for the reference.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     RECORDS_READ,
     RECORDS_ENDED,
     RECORDS_DROPPED,
     DEAD_LETTERS,
     REPEATS,
     RETRIES,
+    PARKED,
     OUTPUTS,
     COMMITS,
     COMMIT_SECONDS,
@@ -75,6 +78,7 @@ pub struct StreamMetrics {
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) repeats: IntCounterVec,
     pub(crate) retries: IntCounterVec,
+    pub(crate) parked: IntCounterVec,
     pub(crate) outputs: IntCounterVec,
     pub(crate) commits: IntCounterVec,
     pub(crate) commit_seconds: Histogram,
@@ -150,6 +154,7 @@ impl StreamMetrics {
                 &["topic", "content"],
             )?,
             retries: counters(RETRIES, "Failed attempts that were tried again", &["code"])?,
+            parked: counters(PARKED, "Records parked for a later attempt", &["topic"])?,
             outputs: counters(OUTPUTS, "Outputs produced", &["topic"])?,
             commits: counters(COMMITS, "Commits", &["outcome"])?,
             commit_seconds,
@@ -220,6 +225,7 @@ mod tests {
         metrics.dead_letters.with_label_values(&["t", "code"]).inc();
         metrics.repeats.with_label_values(&["t", "same"]).inc();
         metrics.retries.with_label_values(&["code"]).inc();
+        metrics.parked.with_label_values(&["t"]).inc();
         metrics.commits.with_label_values(&["committed"]).inc();
         metrics.rebalances.with_label_values(&["assign"]).inc();
         metrics.set_lag("t", Partition(0), 1, 1.0);

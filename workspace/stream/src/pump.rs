@@ -160,7 +160,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     fn work(&mut self) -> Result<(), StreamError> {
         self.renew()?;
-        self.source.subscribe()?;
+        self.source.subscribe(self.parts.unit.plan.sources())?;
         while !self.parts.wake.is_stopping() {
             self.turn()?;
         }
@@ -252,6 +252,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             metrics: &parts.metrics,
             wake: &parts.wake,
             retry: *retry,
+            plan: &parts.unit.plan,
         };
         stage.collect(&mut desk)
     }
@@ -283,7 +284,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Goes on reading these partitions, apart from those that must not be read for another reason.
     fn resume(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), StreamError> {
-        partitions.retain(|at| !self.restoring.contains_key(at) && !self.budget.is_paused(*at));
+        let plan = &self.parts.unit.plan;
+        partitions
+            .retain(|at| !self.restoring.contains_key(&plan.source(*at)) && !self.budget.is_paused(*at));
         if partitions.is_empty() || self.stopped_reading {
             return Ok(());
         }

@@ -65,9 +65,14 @@ struct Slot {
     hash: u64,
     first: Offset,
     digest: Digest,
+    /// It had its effect. Told apart only where a record came from a retry topic or from a former owner.
+    settled: bool,
     /// Forgotten before it became the oldest.
     gone: bool,
 }
+
+/// Where a record was read.
+pub type Place = (TopicPartition, Offset);
 
 /// The window of one partition: a ring of slots, and a table that finds them.
 #[derive(Default)]
@@ -76,6 +81,8 @@ struct Window {
     /// The slot that is overwritten next, once the ring is full.
     oldest: usize,
     by_hash: HashTable<u32>,
+    /// Records of retry topics that are in work, by the hash of their key. As many as the budget allows.
+    retried: HashMap<u64, Place>,
 }
 
 impl Window {
@@ -84,6 +91,13 @@ impl Window {
             .by_hash
             .find(hash, |index| self.hash_at(*index) == Some(hash))?;
         self.slots.get(*index as usize)
+    }
+
+    fn find_mut(&mut self, hash: u64) -> Option<&mut Slot> {
+        let index = *self
+            .by_hash
+            .find(hash, |index| self.hash_at(*index) == Some(hash))?;
+        self.slots.get_mut(index as usize)
     }
 
     fn hash_at(&self, index: u32) -> Option<u64> {
@@ -212,10 +226,70 @@ impl SeenWindows {
                     hash,
                     first: offset,
                     digest,
+                    settled: false,
                     gone: false,
                 };
                 window.remember(slot, limit);
                 Sighting::First
+            }
+        }
+    }
+
+    /// The first record with this key has had its effect.
+    pub fn settle(&mut self, at: TopicPartition, first: Offset, key: &[u8]) {
+        let hash = self.hasher.hash_one(key);
+        if let Some(window) = self.windows.get_mut(&at)
+            && let Some(slot) = window.find_mut(hash).filter(|slot| slot.first == first)
+        {
+            slot.settled = true;
+        }
+    }
+
+    /// Looks at a record of a retry topic, which stood first at `origin`. It is a repeat where another
+    /// record has its key, where it had its effect already, or where it is in work from another place:
+    /// a dead letter may be replayed twice.
+    pub fn see_retry(&mut self, origin: Place, key: &[u8], digest: Digest, place: Place) -> Sighting {
+        let limit = self.limit();
+        let hash = self.hasher.hash_one(key);
+        let (at, first) = origin;
+        let Some(window) = self.windows.get_mut(&at) else {
+            return Sighting::First;
+        };
+        match window.find(hash) {
+            Some(seen) if seen.first != first && seen.digest != digest => {
+                return Sighting::Conflict { first: seen.first };
+            }
+            Some(seen) if seen.first != first || seen.settled => return Sighting::Repeat,
+            Some(_) => {}
+            None => window.remember(
+                Slot {
+                    hash,
+                    first,
+                    digest,
+                    settled: false,
+                    gone: false,
+                },
+                limit,
+            ),
+        }
+        match window.retried.insert(hash, place) {
+            Some(other) if other != place => {
+                window.retried.insert(hash, other);
+                Sighting::Repeat
+            }
+            _ => Sighting::First,
+        }
+    }
+
+    /// The work on a record of a retry topic is over: it had its effect, or goes elsewhere.
+    pub fn end_retry(&mut self, at: TopicPartition, key: &[u8], place: Place, settled: bool) {
+        let hash = self.hasher.hash_one(key);
+        if let Some(window) = self.windows.get_mut(&at)
+            && window.retried.get(&hash) == Some(&place)
+        {
+            window.retried.remove(&hash);
+            if let Some(slot) = window.find_mut(hash).filter(|_| settled) {
+                slot.settled = true;
             }
         }
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use domain::Secret;
 use serde::{Deserialize, Serialize};
 
+pub use crate::parking::Delays;
+
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -381,6 +383,9 @@ pub struct StreamSettings {
     pub retry_deadline_ms: u64,
     /// The pause after the first failed attempt; it doubles from there.
     pub retry_first_ms: u64,
+    /// How long a record waits whose attempts in place are over, one retry topic for each delay; `off`
+    /// makes it a dead letter at once. Only work that waits for somebody else is tried again.
+    pub retry_delays: String,
     /// At shutdown, work in flight may finish for so long.
     pub drain_timeout_ms: u64,
 }
@@ -402,6 +407,7 @@ impl Default for StreamSettings {
             attempt_timeout_ms: 30_000,
             retry_deadline_ms: 2_000,
             retry_first_ms: 50,
+            retry_delays: "5s,1m,10m".to_owned(),
             drain_timeout_ms: 15_000,
         }
     }
@@ -480,6 +486,9 @@ impl StreamSettings {
         within("stream.retry_deadline_ms", self.retry_deadline_ms, 1, 60_000);
         within("stream.retry_first_ms", self.retry_first_ms, 1, 10_000);
         within("stream.drain_timeout_ms", self.drain_timeout_ms, 0, 45_000);
+        if let Err(message) = Delays::parse(&self.retry_delays) {
+            problems.push(("stream.retry_delays", message));
+        }
         problems
     }
 

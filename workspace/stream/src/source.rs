@@ -4,6 +4,8 @@
 //! own fetch path that walks record batches in place fits behind the same seam, so nothing outside of
 //! the implementing module may assume how a record came.
 
+pub(crate) mod retry;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -48,8 +50,8 @@ pub(crate) trait Source {
     /// What one read gave; its memory is given back when it is dropped.
     type Batch;
 
-    /// Joins the group.
-    fn subscribe(&mut self) -> Result<(), StreamError>;
+    /// Joins the group for the first so many of its topics.
+    fn subscribe(&mut self, sources: usize) -> Result<(), StreamError>;
 
     /// Waits for the first record and takes what else is there, `most` records in all. Returns empty
     /// when the wait is over, when somebody wakes it, or when the group wants something.

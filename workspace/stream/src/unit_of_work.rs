@@ -26,6 +26,7 @@ use crate::ffi::{Outgoing, ProduceError, Producer, Topic, TransactionError, Verd
 use crate::handler::OutputTopic;
 use crate::ledger::Commit;
 use crate::metrics::StreamMetrics;
+use crate::parking::{Parked, RetryPlan};
 use crate::position::{Offset, TopicPartition};
 use crate::record::Record;
 use crate::seen::Digest;
@@ -54,9 +55,11 @@ pub(crate) struct UnitConfig {
     pub brokers: String,
     pub producer_properties: Vec<(String, String)>,
     pub group: String,
+    /// The sources, and behind them their retry topics.
     pub inputs: Vec<String>,
+    pub plan: RetryPlan,
     pub outputs: Vec<String>,
-    /// By input.
+    /// By source.
     pub dead_letter_topics: Vec<String>,
     pub metrics: StreamMetrics,
 }
@@ -68,6 +71,8 @@ struct Tally {
     outputs: Vec<u64>,
     /// By input and code.
     dead_letters: BTreeMap<(usize, String), u64>,
+    /// By input.
+    parked: BTreeMap<usize, u64>,
 }
 
 impl Tally {
@@ -92,6 +97,10 @@ impl Tally {
                 .with_label_values(&[topic, &code])
                 .inc_by(count);
         }
+        for (index, count) in std::mem::take(&mut self.parked) {
+            let topic = config.inputs.get(index).map_or("", String::as_str);
+            config.metrics.parked.with_label_values(&[topic]).inc_by(count);
+        }
     }
 }
 
@@ -102,6 +111,7 @@ struct Outbox {
     producer: Producer,
     outputs: Vec<Topic>,
     dead_letters: Vec<Topic>,
+    retries: Vec<Topic>,
     tally: Tally,
 }
 
@@ -283,29 +293,19 @@ impl Open {
 
     /// Sends a record to the dead letters of its topic, bytes unchanged.
     pub fn send_dead_letter(&mut self, record: &Record<'_>, cause: &Cause) -> Result<(), StreamError> {
-        let index = usize::from(record.at.topic.0);
-        let undeclared = || StreamError::Halted {
-            message: format!("input topic {index} was not declared"),
-        };
         let config = &self.outbox.config;
-        let handle = self.outbox.dead_letters.get(index).ok_or_else(undeclared)?;
+        let origin = config.plan.origin_or_place(record);
+        let index = usize::from(origin.at.topic.0);
+        let undeclared = || undeclared_input(index);
+        // A stray record of a retry topic goes to the dead letters of its source, too.
+        let letters = usize::from(config.plan.source(record.at).topic.0);
+        let handle = self.outbox.dead_letters.get(letters).ok_or_else(undeclared)?;
         let source = config.inputs.get(index).ok_or_else(undeclared)?;
-        let name = config.dead_letter_topics.get(index).ok_or_else(undeclared)?;
-        let headers = dead_letter::headers(record, source, &config.group, cause);
-        let headers: Vec<(&str, &[u8])> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
-            .collect();
-        let outgoing = Outgoing {
-            topic: handle,
-            partition: Some(record.at.partition),
-            key: record.key,
-            value: record.value,
-            headers: &headers,
-        };
-        self.produce(name, &outgoing)?;
+        let name = config.dead_letter_topics.get(letters).ok_or_else(undeclared)?;
+        let headers = dead_letter::headers(record, &origin, source, &config.group, cause);
+        self.send_on(name, handle, record, &headers)?;
         if let Some(suppressed) = DEAD_LETTER_LINES.allow() {
-            let (partition, offset) = (record.at.partition.0, record.offset.0);
+            let (partition, offset) = (origin.at.partition.0, origin.offset.0);
             tracing::warn!(
                 topic = %source, partition, offset, code = %cause.code, error = %cause.message, suppressed,
                 "record becomes a dead letter"
@@ -318,6 +318,41 @@ impl Open {
             .entry((index, cause.code.clone()))
             .or_default() += 1;
         Ok(())
+    }
+
+    /// Sends a record to the retry topic where it waits for its next attempt, bytes unchanged.
+    pub fn send_parked(&mut self, record: &Record<'_>, parked: &Parked) -> Result<(), StreamError> {
+        let index = usize::from(parked.to.0);
+        let undeclared = || undeclared_input(index);
+        let config = &self.outbox.config;
+        let behind = index.checked_sub(config.plan.sources()).ok_or_else(undeclared)?;
+        let handle = self.outbox.retries.get(behind).ok_or_else(undeclared)?;
+        let name = config.inputs.get(index).ok_or_else(undeclared)?;
+        self.send_on(name, handle, record, &parked.headers)?;
+        *self.outbox.tally.parked.entry(index).or_default() += 1;
+        Ok(())
+    }
+
+    /// Sends a record into its partition of another topic, with other headers.
+    fn send_on(
+        &self,
+        name: &str,
+        topic: &Topic,
+        record: &Record<'_>,
+        headers: &[(String, Vec<u8>)],
+    ) -> Result<(), StreamError> {
+        let headers: Vec<(&str, &[u8])> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
+        let outgoing = Outgoing {
+            topic,
+            partition: Some(record.at.partition),
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+        };
+        self.produce(name, &outgoing)
     }
 
     fn produce(&self, topic: &str, record: &Outgoing<'_>) -> Result<(), StreamError> {
@@ -532,12 +567,14 @@ impl Indefinite {
         };
         let outputs = lookup(&config.outputs)?;
         let dead_letters = lookup(&config.dead_letter_topics)?;
+        let retries = lookup(config.inputs.get(config.plan.sources()..).unwrap_or_default())?;
         Ok(Opening(Outbox {
             config,
             heartbeat: self.heartbeat.clone(),
             producer,
             outputs,
             dead_letters,
+            retries,
             tally: Tally::default(),
         }))
     }
@@ -598,6 +635,12 @@ fn no_member(group: &str) -> StreamError {
     StreamError::Transaction {
         what: "committing offsets".to_owned(),
         cause: format!("this consumer is no member of group `{group}` any more"),
+    }
+}
+
+fn undeclared_input(index: usize) -> StreamError {
+    StreamError::Halted {
+        message: format!("input topic {index} was not declared"),
     }
 }
 

@@ -13,9 +13,11 @@ use crate::error::StreamError;
 use crate::ffi::Consumer;
 use crate::handler::{ConcurrentHandler, Handler, Repeats, Sink};
 use crate::metrics::StreamMetrics;
+use crate::parking::{Delays, RetryPlan};
 use crate::pump::{Pump, PumpParts};
 use crate::restore::{RestoreConfig, Restorer};
 use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
+use crate::source::retry::Retrying;
 use crate::stage::Stage;
 use crate::stage::Wake;
 use crate::stage::concurrent::Concurrent;
@@ -68,7 +70,7 @@ pub async fn run_handler<H: Handler>(
     surroundings: Surroundings,
     make: impl Fn() -> H,
 ) -> Result<(), StreamError> {
-    run(spec, surroundings, || Immediate::new(make())).await
+    run(spec, surroundings, &Delays::default(), || Immediate::new(make())).await
 }
 
 /// Runs a worker that waits for somebody else, many records at a time.
@@ -86,7 +88,10 @@ pub async fn run_concurrent<H: ConcurrentHandler>(
         .min(tokio::sync::Semaphore::MAX_PERMITS);
     let attempt_limit = Duration::from_millis(surroundings.stream.attempt_timeout_ms);
     let runtime = Handle::current();
-    run(spec, surroundings, || {
+    let delays = Delays::parse(&surroundings.stream.retry_delays).map_err(|message| StreamError::Config {
+        message: format!("`stream.retry_delays`: {message}"),
+    })?;
+    run(spec, surroundings, &delays, || {
         Concurrent::new(Arc::clone(&handler), runtime.clone(), most, attempt_limit)
     })
     .await
@@ -110,7 +115,7 @@ pub async fn run_sink<K: Sink>(
         },
         ..surroundings
     };
-    run(spec, surroundings, || {
+    run(spec, surroundings, &Delays::default(), || {
         Store::new(Arc::clone(&sink), runtime.clone())
     })
     .await
@@ -119,6 +124,7 @@ pub async fn run_sink<K: Sink>(
 async fn run<G: Stage + Send + 'static>(
     spec: WorkerSpec,
     surroundings: Surroundings,
+    delays: &Delays,
     make: impl Fn() -> G,
 ) -> Result<(), StreamError> {
     let Surroundings {
@@ -135,17 +141,27 @@ async fn run<G: Stage + Send + 'static>(
         .iter()
         .map(|input| dead_letter_topic(input, &spec.group))
         .collect();
-    if !topics_are_ready(&kafka, &spec, &dead_letter_topics, &mut shutdown).await? {
+    let retries_of = |source: &String| -> Vec<String> { delays.topics(source, &spec.group).collect() };
+    let retry_topics: Vec<Vec<String>> = spec.inputs.iter().map(retries_of).collect();
+    let plan = RetryPlan::new(spec.inputs.len(), delays);
+    let derived = Derived {
+        dead_letters: &dead_letter_topics,
+        retries: &retry_topics,
+    };
+    if !topics_are_ready(&kafka, &spec, &derived, &mut shutdown).await? {
         return Ok(());
     }
     let mut producer_properties = kafka.properties(spec.service);
     producer_properties.extend(kafka.producer_properties());
+    let retry_topics = retry_topics.concat();
+    let inputs = [spec.inputs.clone(), retry_topics.clone()].concat();
     let unit = UnitConfig {
         transactional_id: None,
         brokers: kafka.brokers.clone(),
         producer_properties,
         group: spec.group.clone(),
-        inputs: spec.inputs.clone(),
+        inputs: inputs.clone(),
+        plan: plan.clone(),
         outputs: spec.outputs.clone(),
         dead_letter_topics,
         metrics: metrics.clone(),
@@ -158,8 +174,13 @@ async fn run<G: Stage + Send + 'static>(
             client_properties: kafka.properties(spec.service),
             producer_properties: unit.producer_properties.clone(),
             group: spec.group.clone(),
-            inputs: spec.inputs.clone(),
-            derived: [unit.outputs.clone(), unit.dead_letter_topics.clone()].concat(),
+            inputs: inputs.clone(),
+            derived: [
+                unit.outputs.as_slice(),
+                unit.dead_letter_topics.as_slice(),
+                retry_topics.as_slice(),
+            ]
+            .concat(),
             service_prefix,
             own_prefix: own_prefix.clone(),
             pumps: stream.pumps,
@@ -194,13 +215,17 @@ async fn run<G: Stage + Send + 'static>(
         client_properties: kafka.properties(spec.service),
         consumer_properties: reader_properties,
         outputs: spec.outputs.clone(),
+        inputs: inputs.clone(),
     };
+    let retry_consumer_properties = retry_consumer_properties(&consumer_properties);
+    let open =
+        |properties: &[(String, String)]| Consumer::open(&kafka.brokers, &spec.group, properties, &inputs);
     let pumps = usize::from(stream.pumps);
     let (ended, mut ends) = mpsc::channel(pumps.max(1));
     let mut wakes = Vec::new();
     let mut opened = Vec::new();
     for number in 0..pumps {
-        let consumer = Consumer::open(&kafka.brokers, &spec.group, &consumer_properties, &spec.inputs)?;
+        let consumer = open(&consumer_properties)?;
         let wake = Arc::new(Wake::new(consumer.waker()));
         wakes.push(Arc::clone(&wake));
         let heartbeat = process.health.task(&format!("pump-{number}"), PUMP_FRESH);
@@ -221,7 +246,13 @@ async fn run<G: Stage + Send + 'static>(
             takeover: takeover.clone(),
             heartbeat,
         };
-        opened.push(Pump::new(consumer, make(), parts));
+        let source = if retry_topics.is_empty() {
+            Retrying::alone(consumer, metrics.clone())
+        } else {
+            let retries = open(&retry_consumer_properties)?;
+            Retrying::new(consumer, retries, plan.clone(), metrics.clone())
+        };
+        opened.push(Pump::new(source, make(), parts));
     }
     // Only when all of them could be opened does anybody join the group.
     for (number, pump) in opened.into_iter().enumerate() {
@@ -263,6 +294,16 @@ async fn run<G: Stage + Send + 'static>(
     result
 }
 
+/// A reader of retry topics has little to read and much to wait for.
+fn retry_consumer_properties(properties: &[(String, String)]) -> Vec<(String, String)> {
+    let own = [
+        ("queued.max.messages.kbytes", "1024"),
+        ("queued.min.messages", "100"),
+    ];
+    let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    properties.iter().cloned().chain(own).collect()
+}
+
 fn start_thread<S, G>(
     number: usize,
     pump: Pump<S, G>,
@@ -289,20 +330,29 @@ where
     })
 }
 
+/// The topics that a worker writes to besides its outputs.
+struct Derived<'a> {
+    /// By source.
+    dead_letters: &'a [String],
+    /// By source.
+    retries: &'a [Vec<String>],
+}
+
 /// Waits for Kafka and for all topics, and checks that derived topics can keep the partition of their
 /// input. `false` when the shutdown came first.
 async fn topics_are_ready(
     kafka: &KafkaSettings,
     spec: &WorkerSpec,
-    dead_letter_topics: &[String],
+    derived: &Derived<'_>,
     mut shutdown: impl Future<Output = ()> + Unpin,
 ) -> Result<bool, StreamError> {
     tokio::select! {
         connected = admin::connect(kafka, spec.service, CONNECT_LIMIT) => connected?,
         () = &mut shutdown => return Ok(false),
     }
-    let derived: Vec<String> = spec.outputs.iter().chain(dead_letter_topics).cloned().collect();
-    let all: Vec<String> = spec.inputs.iter().chain(&derived).cloned().collect();
+    let written = spec.outputs.iter().chain(derived.dead_letters);
+    let written = written.chain(derived.retries.iter().flatten());
+    let all: Vec<String> = spec.inputs.iter().chain(written).cloned().collect();
     let Some(there) = admin::wait_for_topics(kafka, spec.service, &all, &mut shutdown).await? else {
         return Ok(false);
     };
@@ -319,9 +369,15 @@ async fn topics_are_ready(
         .outputs
         .iter()
         .flat_map(|topic| spec.inputs.iter().map(move |source| (topic, source)));
-    let dead_letters = dead_letter_topics.iter().zip(&spec.inputs);
+    let dead_letters = derived.dead_letters.iter().zip(&spec.inputs);
+    let retries = derived
+        .retries
+        .iter()
+        .zip(&spec.inputs)
+        .flat_map(|(retries, source)| retries.iter().map(move |topic| (topic, source)));
     match outputs
         .chain(dead_letters)
+        .chain(retries)
         .find_map(|(topic, source)| too_few(topic, source))
     {
         Some(error) => Err(error),

@@ -103,7 +103,10 @@ fn start_worker(
             brokers: broker.address().to_owned(),
             ..KafkaSettings::default()
         },
-        stream: StreamSettings::default(),
+        stream: StreamSettings {
+            retry_delays: "off".to_owned(),
+            ..StreamSettings::default()
+        },
     };
     let worker = match shape {
         Shape::Immediate => tokio::spawn(run_handler(spec, surroundings, || Copy)),

@@ -8,153 +8,28 @@
     missing_docs
 )]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use service::{Process, ServiceInfo};
-use stream::settings::{Assignor, Delivery, dead_letter_topic};
+use service::Process;
+use stream::settings::{Assignor, Delivery};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
 use stream::{
-    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Repeats,
-    Sink, StreamError, StreamSettings, TopicIndex,
+    ConcurrentHandler, Failure, Handler, OutputRecord, OutputTopic, Outputs, Record, Repeats, Sink,
+    StreamError, StreamSettings, TopicIndex,
 };
-use testkit::{Observer, TestBroker, eventually};
+use support::{Bench, INFO, LIMIT, Running};
+use testkit::eventually;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
-
-const LIMIT: Duration = Duration::from_secs(60);
-const INFO: ServiceInfo = ServiceInfo {
-    name: "test",
-    version: "0",
-    admin_port: 0,
-};
-
-/// Topics and a group of one test, with the broker that they are on.
-struct Bench {
-    broker: TestBroker,
-    observer: Observer,
-    input: String,
-    output: String,
-    group: String,
-}
-
-impl Bench {
-    async fn new(partitions: i32) -> Self {
-        let bench = Self::without_topics().await;
-        bench.observer.create_topic(&bench.input, partitions).await;
-        bench.observer.create_topic(&bench.output, partitions).await;
-        bench
-            .observer
-            .create_topic(&bench.dead_letters(), partitions)
-            .await;
-        bench
-    }
-
-    async fn without_topics() -> Self {
-        let broker = TestBroker::start().await;
-        let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
-        Self {
-            observer: broker.observer(),
-            broker,
-            input,
-            output,
-            group,
-        }
-    }
-
-    fn dead_letters(&self) -> String {
-        dead_letter_topic(&self.input, &self.group)
-    }
-
-    fn spec(&self) -> WorkerSpec {
-        WorkerSpec {
-            service: "test",
-            group: self.group.clone(),
-            inputs: vec![self.input.clone()],
-            outputs: vec![self.output.clone()],
-            repeats: Repeats::Count,
-        }
-    }
-
-    fn surroundings(&self, change: impl FnOnce(&mut StreamSettings)) -> Surroundings {
-        let mut stream = StreamSettings {
-            session_timeout_ms: 6_000,
-            ..StreamSettings::default()
-        };
-        change(&mut stream);
-        let kafka = KafkaSettings {
-            brokers: self.broker.address().to_owned(),
-            ..KafkaSettings::default()
-        };
-        // Two workers of one name would fence each other.
-        let process = Process {
-            instance: self.broker.name("instance"),
-            ..Process::detached(INFO)
-        };
-        Surroundings {
-            process,
-            kafka,
-            stream,
-        }
-    }
-
-    async fn produce(&self, records: &[(String, String)]) {
-        let records: Vec<(&[u8], &[u8])> = records
-            .iter()
-            .map(|(key, value)| (key.as_bytes(), value.as_bytes()))
-            .collect();
-        self.observer.produce(&self.input, &records).await;
-    }
-
-    /// Waits until the group has committed every record of the input.
-    async fn all_committed(&self) {
-        eventually(LIMIT, || async {
-            let ends = self.observer.end_offsets(&self.input).await;
-            let committed = self.observer.committed(&self.group, &self.input).await;
-            let behind: Vec<_> = ends
-                .iter()
-                .filter(|(partition, end)| **end > committed.get(partition).copied().unwrap_or(0))
-                .collect();
-            if behind.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("ends {ends:?}, committed {committed:?}"))
-            }
-        })
-        .await;
-    }
-
-    async fn output_values(&self) -> Vec<String> {
-        let records = self.observer.read_all(&self.output).await;
-        records
-            .into_iter()
-            .map(|record| String::from_utf8(record.value.unwrap()).unwrap())
-            .collect()
-    }
-}
 
 fn numbered(count: usize) -> Vec<(String, String)> {
     (0..count)
         .map(|number| (format!("key-{number}"), number.to_string()))
         .collect()
-}
-
-/// A worker that runs in a task.
-struct Running {
-    process: Process,
-    task: JoinHandle<Result<(), StreamError>>,
-}
-
-impl Running {
-    async fn stop(self) -> Result<(), StreamError> {
-        self.process.shutdown.request("the test is over");
-        tokio::time::timeout(LIMIT, self.task)
-            .await
-            .expect("stops in time")
-            .expect("does not panic")
-    }
 }
 
 /// Copies every record; values that are no number are poison.

@@ -8,6 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stream::admin::{GroupPosition, group_positions};
 use stream::{KafkaSettings, StreamError, TopicNames};
 
+use crate::topics;
+
 /// Without a terminal a line comes this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,9 @@ pub async fn look(kafka: &KafkaSettings) -> Result<Look, StreamError> {
     let topics = TopicNames::default();
     let orders = [topics.orders.clone()];
     let fraud = group_positions(kafka, "fraud-group", &orders).await?;
-    let payment = group_positions(kafka, "payments-group", &orders).await?;
+    // An order that waits for a later attempt is not done.
+    let with_retries = [vec![topics.orders.clone()], topics::retries_of(&topics.orders)].concat();
+    let payment = group_positions(kafka, "payments-group", &with_retries).await?;
     let all = [
         topics.orders.clone(),
         topics.fraud_alerts.clone(),

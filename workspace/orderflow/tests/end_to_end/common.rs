@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use docstore::{DocumentStore, StoreSettings};
 use serde_json::Value;
+use stream::StreamSettings;
+use stream::settings::Delays;
 use testkit::{Ended, Launch, Record, TestBroker, eventually};
 
 /// Nothing that a test waits for takes so long, unless something is wrong.
@@ -114,6 +116,12 @@ impl Pipeline {
             .collect()
     }
 
+    /// Where orders wait whose payment has to be tried again later.
+    pub fn retries(&self) -> Vec<String> {
+        let delays = Delays::parse(&StreamSettings::default().retry_delays).unwrap();
+        delays.topics(&self.orders, self.group(Worker::Payment)).collect()
+    }
+
     /// Every topic of the pipeline.
     pub fn topics(&self) -> Vec<String> {
         let dead_letters = Worker::ALL
@@ -123,6 +131,7 @@ impl Pipeline {
             .into_iter()
             .cloned()
             .chain(dead_letters)
+            .chain(self.retries())
             .collect()
     }
 

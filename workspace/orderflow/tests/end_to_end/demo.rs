@@ -109,6 +109,8 @@ async fn a_dead_letter_ends_a_run_with_1_unless_it_is_allowed() {
             .args(arguments)
             .env("ORDERFLOW__PAYMENT__SIMULATED__FAIL_SHARE", "0.2")
             .env("ORDERFLOW__PAYMENT__SIMULATED__DECLINE_SHARE", "0.2")
+            // Else it is given up after minutes only.
+            .env("ORDERFLOW__STREAM__RETRY_DELAYS", "off")
             .run(2 * DEADLINE)
     };
     let (refused, allowed) = tokio::join!(failing(&[]), failing(&["--allow-dead-letters"]));

@@ -132,8 +132,9 @@ impl Consumer {
 impl Source for Consumer {
     type Batch = MessageBatch;
 
-    fn subscribe(&mut self) -> Result<(), StreamError> {
-        let list = List::new(self.topics.iter().map(|topic| (topic.as_c_str(), -1, 0)));
+    fn subscribe(&mut self, sources: usize) -> Result<(), StreamError> {
+        let topics = self.topics.iter().take(sources);
+        let list = List::new(topics.map(|topic| (topic.as_c_str(), -1, 0)));
         // SAFETY: handle and list are alive; librdkafka copies the list.
         let result = unsafe { sys::rd_kafka_subscribe(self.handle(), list.0) };
         checked("subscribing", result)

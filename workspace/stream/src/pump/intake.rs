@@ -37,6 +37,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             metrics: &parts.metrics,
             wake: &parts.wake,
             retry: *retry,
+            plan: &parts.unit.plan,
         };
         let mut run = Run::default();
         let mut entries = 0;
@@ -144,9 +145,18 @@ fn end_repeat(ticket: &Ticket, record: &Record<'_>, desk: &mut Desk<'_>, parts: 
     let Some(key) = record.key.filter(|_| desk.seen.is_on()) else {
         return false;
     };
-    let sighting = desk
-        .seen
-        .see(record.at, record.offset, key, Digest::of(record.value));
+    let digest = Digest::of(record.value);
+    let is_retry = desk.plan.is_retry(record.at.topic);
+    let sighting = if is_retry {
+        let Some(origin) = desk.plan.origin(record) else {
+            return false;
+        };
+        let place = (record.at, record.offset);
+        desk.seen
+            .see_retry((origin.at, origin.offset), key, digest, place)
+    } else {
+        desk.seen.see(record.at, record.offset, key, digest)
+    };
     let counted = |content: &str| {
         let inputs = &parts.unit.inputs;
         let topic = inputs
@@ -166,6 +176,8 @@ fn end_repeat(ticket: &Ticket, record: &Record<'_>, desk: &mut Desk<'_>, parts: 
             counted("other");
             let ending = match parts.repeats {
                 Repeats::Count | Repeats::End(_) => Ending::Done,
+                // It was a dead letter once, and somebody has it tried again.
+                Repeats::EndOrDeadLetter(_) if is_retry => Ending::Done,
                 Repeats::EndOrDeadLetter(_) => {
                     let cause = Cause {
                         code: "conflicting_repeat".to_owned(),

@@ -63,20 +63,23 @@ impl<S: Source, G: Stage> Pump<S, G> {
         for at in partitions {
             let offset = committed.get(at).and_then(Option::as_ref);
             let start = offset.map_or(StartAt::Earliest, |offset| StartAt::Offset(offset.next));
+            let epoch = self.ledger.assign(*at, start);
+            self.budget.assign(*at);
+            starts.push((*at, start));
+            if self.parts.unit.plan.is_retry(at.topic) {
+                continue;
+            }
             if let (Some(takeover), Some(offset)) = (&self.parts.takeover, offset) {
                 takeover.follows(*at, &offset.note);
             }
-            let epoch = self.ledger.assign(*at, start);
             if self.seen.is_on() && self.parts.restorer.is_some() {
                 self.restoring.insert(*at, epoch);
             }
-            self.budget.assign(*at);
             self.seen.open(*at);
-            starts.push((*at, start));
         }
         self.tell_owned();
         self.source.assign(&starts)?;
-        self.start_restoring(partitions)?;
+        self.start_restoring(&starts)?;
         if self.stopped_reading || self.polled_only || !self.restoring.is_empty() {
             return self.source.pause(partitions);
         }
@@ -85,13 +88,17 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Asks what former owners settled in these partitions. They are not read before that is known; when
     /// the pump is told to stop, they are not read any more.
-    fn start_restoring(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+    fn start_restoring(&mut self, starts: &[(TopicPartition, StartAt)]) -> Result<(), StreamError> {
         let limit = self.seen.limit();
+        let plan = &self.parts.unit.plan;
         let restorer = self.parts.restorer.as_ref();
         if let Some(restorer) = restorer.filter(|_| !self.parts.wake.is_stopping()) {
             for (at, epoch) in &self.restoring {
-                if partitions.contains(at) {
-                    restorer.ask(*at, *epoch, limit)?;
+                if starts.iter().any(|(started, _)| started == at) {
+                    let retries = starts
+                        .iter()
+                        .filter(|(retry, _)| plan.is_retry(retry.topic) && plan.source(*retry) == *at);
+                    restorer.ask(*at, *epoch, limit, retries.copied().collect())?;
                 }
             }
         }
@@ -103,16 +110,20 @@ impl<S: Source, G: Stage> Pump<S, G> {
     pub(super) fn take_restored(&mut self) -> Result<(), StreamError> {
         let mut readable = Vec::new();
         while let Some(restored) = self.take_one_restored()? {
-            let Restored { at, epoch, settled } = restored;
+            let Restored { at, epoch, known } = restored;
             // The answer to a former life of the partition may lack what happened since.
             if self.restoring.get(&at) != Some(&epoch) {
                 continue;
             }
             self.restoring.remove(&at);
-            for record in &settled {
+            for record in &known {
                 self.seen.see(at, record.offset, &record.key, record.digest);
+                if record.is_settled {
+                    self.seen.settle(at, record.offset, &record.key);
+                }
             }
             readable.push(at);
+            readable.extend(self.parts.unit.plan.retries(at));
         }
         if readable.is_empty() {
             return Ok(());
@@ -170,7 +181,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     fn tell_owned(&self) {
         if let Some(takeover) = &self.parts.takeover {
-            takeover.owns(self.parts.number, self.ledger.assigned().collect());
+            let plan = &self.parts.unit.plan;
+            let sources = self.ledger.assigned().filter(|at| !plan.is_retry(at.topic));
+            takeover.owns(self.parts.number, sources.collect());
         }
     }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::failure::Failure;
 use crate::ffi::GroupOffsets;
 use crate::handler::{Handler, OutputTopic, Outputs};
+use crate::parking::RetryPlan;
 use crate::position::{Offset, Partition, StartAt, TopicIndex};
 use crate::record::{NoHeaders, Record};
 use crate::source::{Entry, GroupOffset, RebalanceKind};
@@ -54,7 +55,7 @@ struct Script {
 impl Source for Script {
     type Batch = Vec<(i32, i64)>;
 
-    fn subscribe(&mut self) -> Result<(), StreamError> {
+    fn subscribe(&mut self, _: usize) -> Result<(), StreamError> {
         Ok(())
     }
 
@@ -200,6 +201,7 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
             .to_vec(),
         group: "g".to_owned(),
         inputs: vec!["in".to_owned()],
+        plan: RetryPlan::none(),
         outputs: vec!["out".to_owned()],
         dead_letter_topics: vec!["in.g.dlq".to_owned()],
         metrics: metrics.clone(),

@@ -17,13 +17,29 @@ use crate::failure::Failure;
 use crate::handler::{ConcurrentHandler, OutputRecord};
 use crate::ledger::Ticket;
 use crate::metrics::StreamMetrics;
+use crate::parking::{Origin, RetryPlan};
 use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
-use crate::seen::Digest;
+use crate::seen::{Digest, Place};
+use crate::source::retry::now_ms;
 use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, cause_of};
 
-/// A record whose attempts are over; `None` when its partition was given up meanwhile.
-type Finished = (Ticket, Result<Option<Ending>, StreamError>);
+/// A record whose attempts are over.
+struct Finished {
+    ticket: Ticket,
+    /// Where it came from a retry topic, what it is there.
+    retried: Option<Retried>,
+    /// `None` when its partition was given up meanwhile.
+    ending: Result<Option<Ending>, StreamError>,
+}
+
+/// A record of a retry topic, as the window of seen records knows it.
+#[derive(Clone)]
+struct Retried {
+    origin: Origin,
+    key: Vec<u8>,
+    place: Place,
+}
 
 pub(crate) struct Concurrent<H> {
     handler: Arc<H>,
@@ -61,18 +77,30 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
         record: &Record<'_>,
         desk: &mut Desk<'_>,
     ) -> Result<(), StreamError> {
-        let job = match self.handler.decode(record) {
-            Ok(job) => job,
+        let decoded = desk
+            .plan
+            .origin(record)
+            .ok_or_else(no_origin)
+            .and_then(|origin| Ok((origin, self.handler.decode(record)?)));
+        let (origin, job) = match decoded {
+            Ok(decoded) => decoded,
             Err(failure) => {
                 let ending = Ending::dead_letter(record.to_owned(), cause_of(failure, 1)?, Vec::new());
                 desk.end(&ticket, ending);
                 return Ok(());
             }
         };
+        let retried = desk.plan.is_retry(record.at.topic).then(|| Retried {
+            origin,
+            key: record.key.unwrap_or_default().to_vec(),
+            place: (record.at, record.offset),
+        });
         let work = Work {
             handler: Arc::clone(&self.handler),
             job,
             record: record.to_owned(),
+            origin,
+            plan: desk.plan.clone(),
             retry: desk.retry,
             attempt_limit: self.attempt_limit,
             metrics: desk.metrics.clone(),
@@ -81,11 +109,21 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
         let reporter = Reporter::new(
             self.done.clone(),
             Arc::clone(desk.wake),
-            (ticket, Err(panicked())),
+            Finished {
+                ticket,
+                retried: None,
+                ending: Err(panicked()),
+            },
         );
         self.runtime.spawn(async move {
-            let ending = token.run_until_cancelled(work.run()).await;
-            reporter.report((ticket, ending.transpose())).await;
+            let ending = token.run_until_cancelled(work.run()).await.transpose();
+            reporter
+                .report(Finished {
+                    ticket,
+                    retried,
+                    ending,
+                })
+                .await;
         });
         self.in_flight += 1;
         Ok(())
@@ -94,11 +132,19 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
     fn batch_is_over(&mut self, _: &mut Desk<'_>) {}
 
     fn collect(&mut self, desk: &mut Desk<'_>) -> Result<(), StreamError> {
-        while let Ok((ticket, ending)) = self.finished.try_recv() {
+        while let Ok(finished) = self.finished.try_recv() {
             self.in_flight = self.in_flight.saturating_sub(1);
-            if let Some(ending) = ending? {
-                desk.end(&ticket, ending);
+            let Finished {
+                ticket,
+                retried,
+                ending,
+            } = finished;
+            let Some(ending) = ending? else { continue };
+            if let Some(retried) = retried.filter(|_| desk.ledger.is_current(&ticket)) {
+                let Retried { origin, key, place } = retried;
+                desk.seen.end_retry(origin.at, &key, place, ending.is_settled());
             }
+            desk.end(&ticket, ending);
         }
         Ok(())
     }
@@ -122,10 +168,20 @@ fn panicked() -> StreamError {
     }
 }
 
+/// Somebody else wrote into a retry topic.
+fn no_origin() -> Failure {
+    Failure::poison(
+        "retry_without_origin",
+        "a record of a retry topic must name its `origin-offset` and `origin-timestamp`",
+    )
+}
+
 struct Work<H: ConcurrentHandler> {
     handler: Arc<H>,
     job: H::Job,
     record: OwnedRecord,
+    origin: Origin,
+    plan: RetryPlan,
     retry: RetryPolicy,
     attempt_limit: Duration,
     metrics: StreamMetrics,
@@ -134,12 +190,13 @@ struct Work<H: ConcurrentHandler> {
 impl<H: ConcurrentHandler> Work<H> {
     async fn run(self) -> Result<Ending, StreamError> {
         let started = Instant::now();
-        let mut attempts = 1;
+        let before = self.origin.attempts;
+        let mut here = 1;
         let failure = loop {
-            let failure = match self.attempt(attempts).await {
+            let failure = match self.attempt(before.saturating_add(here)).await {
                 Ok(outputs) => {
                     let digest = Digest::of(self.record.value.as_deref());
-                    return Ok(Ending::outputs(outputs, digest));
+                    return Ok(Ending::outputs(outputs, digest, Some(self.origin.offset)));
                 }
                 Err(failure) => failure,
             };
@@ -149,13 +206,21 @@ impl<H: ConcurrentHandler> Work<H> {
             else {
                 break failure;
             };
-            let Some(pause) = self.retry.next_pause(attempts, started.elapsed(), *retry_after) else {
+            let Some(pause) = self.retry.next_pause(here, started.elapsed(), *retry_after) else {
                 break failure;
             };
             tokio::time::sleep(pause).await;
             self.metrics.retries.with_label_values(&[code.as_ref()]).inc();
-            attempts += 1;
+            here += 1;
         };
+        let attempts = before.saturating_add(here);
+        if let Failure::Transient { .. } = &failure {
+            let cause = cause_of(failure.clone(), attempts)?;
+            let parked = self.plan.park(&self.record.as_record(), &cause, now_ms());
+            if let Some(parked) = parked {
+                return Ok(Ending::parked(self.record, parked));
+            }
+        }
         let outputs: Vec<OutputRecord> = match &failure {
             Failure::Transient { .. } => self.handler.give_up(&self.job, attempts),
             Failure::Poison { .. } | Failure::Fatal { .. } => Vec::new(),

@@ -22,6 +22,7 @@ use crate::ffi::ReadWaker;
 use crate::handler::OutputRecord;
 use crate::ledger::{Ledger, Ticket};
 use crate::metrics::StreamMetrics;
+use crate::parking::{self, Parked, RetryPlan};
 use crate::position::{Offset, TopicPartition};
 use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, SeenWindows};
@@ -40,18 +41,30 @@ pub(crate) struct Publication {
     pub outputs: Vec<OutputRecord>,
     /// Of the record, where it had its effect: whoever restores the window of seen records needs it.
     pub digest: Option<Digest>,
-    pub dead_letter: Option<(OwnedRecord, Cause)>,
+    /// Where the record stood in its source, if that is not where it was read.
+    pub origin: Option<Offset>,
+    pub fate: Fate,
+}
+
+/// What else becomes of a record that was worked on.
+pub(crate) enum Fate {
+    /// Nothing: its outputs are all.
+    Settled,
+    DeadLetter(OwnedRecord, Cause),
+    /// It waits in a retry topic.
+    Parked(OwnedRecord, Parked),
 }
 
 impl Ending {
-    pub fn outputs(outputs: Vec<OutputRecord>, digest: Digest) -> Self {
+    pub fn outputs(outputs: Vec<OutputRecord>, digest: Digest, origin: Option<Offset>) -> Self {
         if outputs.is_empty() {
             return Self::Done;
         }
         Self::Publish(Box::new(Publication {
             outputs,
             digest: Some(digest),
-            dead_letter: None,
+            origin,
+            fate: Fate::Settled,
         }))
     }
 
@@ -59,14 +72,35 @@ impl Ending {
         Self::Publish(Box::new(Publication {
             outputs,
             digest: None,
-            dead_letter: Some((record, cause)),
+            origin: None,
+            fate: Fate::DeadLetter(record, cause),
         }))
+    }
+
+    pub fn parked(record: OwnedRecord, parked: Parked) -> Self {
+        Self::Publish(Box::new(Publication {
+            outputs: Vec::new(),
+            digest: None,
+            origin: None,
+            fate: Fate::Parked(record, parked),
+        }))
+    }
+
+    /// Whether the record had its effect, for good.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Publish(publication) => matches!(publication.fate, Fate::Settled),
+            Self::Done => true,
+        }
     }
 
     /// The record, where it became a dead letter.
     pub fn dead_lettered(&self) -> Option<&OwnedRecord> {
         match self {
-            Self::Publish(publication) => publication.dead_letter.as_ref().map(|(record, _)| record),
+            Self::Publish(publication) => match &publication.fate {
+                Fate::DeadLetter(record, _) => Some(record),
+                Fate::Settled | Fate::Parked(..) => None,
+            },
             Self::Done => None,
         }
     }
@@ -76,17 +110,23 @@ impl Ending {
         let Self::Publish(publication) = self else {
             return Ok(());
         };
+        // The outputs of a dead letter are of the record in it, wherever that stood first.
+        let of_letter = match &publication.fate {
+            Fate::DeadLetter(record, _) => parking::origin_offset(&record.as_record()),
+            Fate::Settled | Fate::Parked(..) => None,
+        };
         for output in &publication.outputs {
             let source = SourceMark {
                 at,
-                offset,
+                offset: publication.origin.or(of_letter).unwrap_or(offset),
                 digest: publication.digest,
             };
             open.send(source, output.topic, &output.key, &output.value)?;
         }
-        match &publication.dead_letter {
-            Some((record, cause)) => open.send_dead_letter(&record.as_record(), cause),
-            None => Ok(()),
+        match &publication.fate {
+            Fate::DeadLetter(record, cause) => open.send_dead_letter(&record.as_record(), cause),
+            Fate::Parked(record, parked) => open.send_parked(&record.as_record(), parked),
+            Fate::Settled => Ok(()),
         }
     }
 }
@@ -99,6 +139,7 @@ pub(crate) struct Desk<'a> {
     pub metrics: &'a StreamMetrics,
     pub wake: &'a Arc<Wake>,
     pub retry: RetryPolicy,
+    pub plan: &'a RetryPlan,
 }
 
 impl Desk<'_> {
@@ -107,7 +148,8 @@ impl Desk<'_> {
         // A void ticket says nothing about the partition's present life.
         if let Some(record) = ending.dead_lettered().filter(|_| self.ledger.is_current(ticket)) {
             let key = record.key.as_deref().unwrap_or_default();
-            self.seen.forget(record.at, record.offset, key);
+            let origin = self.plan.origin_or_place(&record.as_record());
+            self.seen.forget(origin.at, origin.offset, key);
         }
         self.ledger.end(ticket, ending);
     }
