@@ -51,6 +51,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         inputs,
         outputs: Vec::new(),
         // Its store keeps the first occurrence by itself.
+        events: topics.order_events.clone(),
         repeats: Repeats::Count,
     };
     let surroundings = Surroundings {

@@ -42,6 +42,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         group: config.fraud.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.fraud_alerts],
+        events: config.topics.order_events.clone(),
         repeats: Repeats::End(Arc::new(move |record| {
             is_keyed_by_its_id(record, default_currency)
         })),

@@ -31,6 +31,9 @@ pub enum Command {
     /// The topics of the pipeline
     #[command(subcommand)]
     Topics(TopicsCommand),
+    /// The brakes that stop a group before it drains its topic into the dead letters
+    #[command(subcommand)]
+    Brake(BrakeCommand),
 }
 
 /// `orderflow demo`.
@@ -127,6 +130,29 @@ pub struct ProducerArgs {
     /// Which way in.
     #[command(subcommand)]
     pub command: producer::cli::Command,
+}
+
+/// `orderflow brake`.
+#[derive(Debug, Subcommand)]
+pub enum BrakeCommand {
+    /// Show which brakes are pulled; ends with 1 where any is
+    Show(BrakeArgs),
+    /// Let the group go on; the release is kept as an event
+    Release(BrakeArgs),
+}
+
+/// `orderflow brake show` and `orderflow brake release`.
+#[derive(Debug, Args)]
+pub struct BrakeArgs {
+    /// The consumer group
+    #[arg(long, value_name = "GROUP")]
+    pub group: String,
+    /// Where Kafka is (the setting `kafka.brokers`)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// `orderflow topics`.

@@ -4,8 +4,10 @@
 //! - [`topics`]: the topics as they should be, and creating them.
 //! - [`demo`]: everything at once, on the embedded broker or on a Kafka of your own.
 //! - [`broker`]: the embedded broker alone.
+//! - [`brake`]: which brakes are pulled, and releasing them.
 //! - [`run`]: one service, as the demo starts it.
 
+pub mod brake;
 pub mod broker;
 pub mod cli;
 pub mod demo;

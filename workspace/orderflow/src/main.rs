@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use orderflow::cli::{Cli, Command, TopicsCommand};
+use orderflow::cli::{BrakeCommand, Cli, Command, TopicsCommand};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -15,5 +15,7 @@ fn main() -> ExitCode {
         Command::Broker(args) => orderflow::broker::main(args),
         Command::Run(service) => orderflow::run::main(service),
         Command::Topics(TopicsCommand::Apply(args)) => orderflow::topics::main(args),
+        Command::Brake(BrakeCommand::Show(args)) => orderflow::brake::show(args),
+        Command::Brake(BrakeCommand::Release(args)) => orderflow::brake::release(args),
     }
 }

@@ -43,6 +43,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
         group: config.payment.group.clone(),
         inputs: vec![config.topics.orders],
         outputs: vec![config.topics.payments],
+        events: config.topics.order_events.clone(),
         repeats: Repeats::EndOrDeadLetter(Arc::new(move |record| {
             is_keyed_by_its_id(record, default_currency)
         })),

@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset as ClientOffset, TopicPartitionList};
 
+use crate::brake::Note;
 use crate::error::StreamError;
 use crate::ffi::Producer;
 use crate::position::{Offset, Partition};
@@ -65,7 +66,7 @@ impl GroupPosition {
     }
 }
 
-fn client_config(settings: &KafkaSettings, service: &str) -> ClientConfig {
+pub(crate) fn client_config(settings: &KafkaSettings, service: &str) -> ClientConfig {
     settings.properties(service).into_iter().collect()
 }
 
@@ -225,6 +226,50 @@ pub async fn create_topics(
     outcome.collect()
 }
 
+/// The brakes of a group that are pulled, by topic and partition, and their names.
+///
+/// # Errors
+/// When the cluster does not answer in time or does not let us.
+pub async fn brakes(
+    settings: &KafkaSettings,
+    group: &str,
+    topics: &[String],
+) -> Result<BTreeMap<(String, Partition), String>, StreamError> {
+    let mut config = client_config(settings, "brake");
+    // A transaction that is open on an offset says nothing about the note beside the last one.
+    config
+        .set("group.id", group)
+        .set("isolation.level", "read_uncommitted");
+    let (group, topics) = (group.to_owned(), topics.to_vec());
+    blocking(move || {
+        let what = format!("asking for the brakes of group `{group}`");
+        let refused = |error: KafkaError| in_our_words(&what, &error);
+        let client: BaseConsumer = config.create().map_err(refused)?;
+        let asked = partitions_of(&client, &topics).map_err(refused)?;
+        let committed = client.committed_offsets(asked, ASK_TIMEOUT).map_err(refused)?;
+        let pulled = committed.elements().into_iter().filter_map(|entry| {
+            let name = Note::parse(entry.metadata()).brake?.to_owned();
+            Some(((entry.topic().to_owned(), Partition(entry.partition())), name))
+        });
+        Ok(pulled.collect())
+    })
+    .await
+}
+
+pub(crate) fn partitions_of(
+    client: &BaseConsumer,
+    topics: &[String],
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for topic in topics {
+        let metadata = client.fetch_metadata(Some(topic), ASK_TIMEOUT)?;
+        for partition in metadata.topics().iter().flat_map(|found| found.partitions()) {
+            list.add_partition(topic, partition.id());
+        }
+    }
+    Ok(list)
+}
+
 /// Where a group stands in the partitions of these topics.
 ///
 /// # Errors
@@ -241,15 +286,7 @@ pub async fn group_positions(
         let what = format!("asking where group `{group}` stands");
         let refused = |error: KafkaError| in_our_words(&what, &error);
         let client: BaseConsumer = config.create().map_err(refused)?;
-        let mut asked = TopicPartitionList::new();
-        for topic in &topics {
-            let metadata = client.fetch_metadata(Some(topic), ASK_TIMEOUT).map_err(refused)?;
-            for found in metadata.topics() {
-                for partition in found.partitions() {
-                    asked.add_partition(topic, partition.id());
-                }
-            }
-        }
+        let asked = partitions_of(&client, &topics).map_err(refused)?;
         let committed = client.committed_offsets(asked, ASK_TIMEOUT).map_err(refused)?;
         let mut positions = BTreeMap::new();
         for entry in committed.elements() {

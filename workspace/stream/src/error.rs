@@ -13,6 +13,12 @@ pub enum StreamError {
         /// The client's own words.
         message: String,
     },
+    /// Too many records in a row, or too large a share of them, became dead letters.
+    #[error("{why}")]
+    Brake {
+        /// How many.
+        why: String,
+    },
     /// No broker answers.
     #[error(
         "no Kafka broker answers at `{brokers}`: {cause}; check `kafka.brokers` (KAFKA_BROKERS) and that the broker is running"
@@ -169,7 +175,7 @@ impl StreamError {
     pub(crate) fn costs_a_unit(&self) -> bool {
         matches!(
             self,
-            Self::Delivery { .. } | Self::Timeout { .. } | Self::Transaction { .. }
+            Self::Delivery { .. } | Self::Timeout { .. } | Self::Transaction { .. } | Self::Brake { .. }
         )
     }
 
@@ -282,7 +288,7 @@ impl From<StreamError> for service::Exit {
         match error {
             StreamError::Config { .. } => Self::config(message),
             StreamError::LostRange { .. } | StreamError::Fenced { .. } => Self::fenced(message),
-            StreamError::Halted { .. } => Self::bug(message),
+            StreamError::Halted { .. } | StreamError::Brake { .. } => Self::bug(message),
             StreamError::Client { retriable: false, .. } => Self::bug(message),
             StreamError::Unreachable { .. }
             | StreamError::Authentication { .. }

@@ -95,8 +95,10 @@ struct PartitionLedger<E> {
     /// The offset after the published prefix.
     frontier: Offset,
     committed: Offset,
-    /// Where reading begins again after a rewind: what is committed, where anything is.
+    /// Where reading begins again after a rewind: what is committed, or the first record that was read.
     begins: StartAt,
+    /// Nothing of it is published or committed for now.
+    is_held: bool,
 }
 
 impl<E> PartitionLedger<E> {
@@ -116,6 +118,7 @@ impl<E> PartitionLedger<E> {
             frontier: start,
             committed: start,
             begins,
+            is_held: false,
         }
     }
 
@@ -220,7 +223,9 @@ impl<E> Ledger<E> {
         let account = self.account_mut(at)?;
         let volume = account.outstanding();
         let start = account.begins;
+        let is_held = account.is_held;
         *account = PartitionLedger::new(at, epoch, start);
+        account.is_held = is_held;
         self.epoch = epoch;
         Some((start, volume))
     }
@@ -255,6 +260,9 @@ impl<E> Ledger<E> {
                 offset,
                 position: account.position,
             });
+        }
+        if account.begins == StartAt::Earliest {
+            account.begins = StartAt::Offset(offset);
         }
         let sequence = account.base + account.slots.len() as u64;
         account.slots.push_back(Slot {
@@ -300,7 +308,7 @@ impl<E> Ledger<E> {
         &mut self,
         mut publish: impl FnMut(TopicPartition, Offset, &E) -> Result<(), X>,
     ) -> Result<(), X> {
-        for account in &mut self.accounts {
+        for account in self.accounts.iter_mut().filter(|account| !account.is_held) {
             while account.published < account.ended {
                 let Some(slot) = account.slots.get(account.published) else {
                     break;
@@ -323,6 +331,35 @@ impl<E> Ledger<E> {
         for account in &mut self.accounts {
             account.published = 0;
             account.frontier = account.committed;
+        }
+    }
+
+    /// From now on nothing of the partition is published, and what was published and not committed counts
+    /// as not published; or all of it goes on.
+    pub fn hold(&mut self, at: TopicPartition, is_held: bool) {
+        if let Some(account) = self.account_mut(at) {
+            account.is_held = is_held;
+            if is_held {
+                account.published = 0;
+                account.frontier = account.committed;
+            }
+        }
+    }
+
+    /// The present life of a partition.
+    #[must_use]
+    pub fn epoch(&self, at: TopicPartition) -> Option<Epoch> {
+        self.account(at).map(|account| account.epoch)
+    }
+
+    /// Where the partition would be read again by its next owner; `None` where nothing was committed or
+    /// read yet.
+    #[must_use]
+    pub fn begins(&self, at: TopicPartition) -> Option<Offset> {
+        let account = self.account(at)?;
+        match account.begins {
+            StartAt::Offset(offset) => Some(offset),
+            StartAt::Earliest => None,
         }
     }
 

@@ -13,15 +13,16 @@
 //! - [`handler`], [`record`], [`failure`]: what a worker supplies, sees and answers.
 //! - `pump`: the consume loop; `source` is the seam behind which records come from, `stage` the three
 //!   shapes of work, `unit_of_work` what is sent and committed together, `takeover` what a dead worker
-//!   left open, `restore` what a new owner has to know of repeats, `dead_letter` the headers of one, `parking` the records that wait
+//!   left open, `restore` what a new owner has to know of repeats, `release` the word that releases a brake, `dead_letter` the headers of one, `parking` the records that wait
 //!   for a later attempt.
-//! - [`ledger`], [`budget`], [`seen`], [`backoff`], [`position`]: the pure parts.
+//! - [`ledger`], [`budget`], [`brake`], [`seen`], [`backoff`], [`position`]: the pure parts.
 //! - [`publisher`], [`admin`], [`reader`]: publishing with an answer, questions to a cluster, whole topics.
 //! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
 //! - `ffi`: the client, and all unsafe code.
 
 pub mod admin;
 pub mod backoff;
+pub mod brake;
 pub mod budget;
 pub mod error;
 pub mod failure;
@@ -41,6 +42,7 @@ mod dead_letter;
 mod ffi;
 mod parking;
 mod pump;
+mod release;
 mod restore;
 mod source;
 mod stage;
@@ -54,4 +56,5 @@ pub use handler::{
 };
 pub use position::{Offset, Partition, TopicIndex, TopicPartition};
 pub use record::{OwnedRecord, Record};
+pub use release::release_key;
 pub use settings::{KafkaSettings, StreamSettings, TopicNames};

@@ -23,6 +23,8 @@ pub const REPEATS: &str = "orderflow_repeated_records_total";
 pub const RETRIES: &str = "orderflow_retries_total";
 /// Records that were parked for a later attempt, by retry topic.
 pub const PARKED: &str = "orderflow_parked_records_total";
+/// How often the brake was pulled.
+pub const BRAKES_PULLED: &str = "orderflow_brakes_pulled_total";
 /// Outputs that were produced, by topic.
 pub const OUTPUTS: &str = "orderflow_outputs_total";
 /// Commits, by outcome (`committed`, `aborted`, `refused`, `indefinite`).
@@ -44,11 +46,11 @@ pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
 /// Records of an output that readers of committed records do not see yet, by topic and partition:
 /// the distance from the last stable offset to the end.
 pub const HIDDEN_RECORDS: &str = "orderflow_hidden_records";
-/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`, `not_due`).
+/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`, `not_due`, `brake`).
 pub const WAITING: &str = "orderflow_waiting_state";
 
 /// All names, for the test that pins them and for the reference.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     RECORDS_READ,
     RECORDS_ENDED,
     RECORDS_DROPPED,
@@ -56,6 +58,7 @@ pub const NAMES: [&str; 18] = [
     REPEATS,
     RETRIES,
     PARKED,
+    BRAKES_PULLED,
     OUTPUTS,
     COMMITS,
     COMMIT_SECONDS,
@@ -79,6 +82,7 @@ pub struct StreamMetrics {
     pub(crate) repeats: IntCounterVec,
     pub(crate) retries: IntCounterVec,
     pub(crate) parked: IntCounterVec,
+    pub(crate) brakes_pulled: IntCounter,
     pub(crate) outputs: IntCounterVec,
     pub(crate) commits: IntCounterVec,
     pub(crate) commit_seconds: Histogram,
@@ -155,6 +159,7 @@ impl StreamMetrics {
             )?,
             retries: counters(RETRIES, "Failed attempts that were tried again", &["code"])?,
             parked: counters(PARKED, "Records parked for a later attempt", &["topic"])?,
+            brakes_pulled: counter(BRAKES_PULLED, "How often the brake was pulled")?,
             outputs: counters(OUTPUTS, "Outputs produced", &["topic"])?,
             commits: counters(COMMITS, "Commits", &["outcome"])?,
             commit_seconds,

@@ -16,12 +16,15 @@
 //!   answered all the same.
 //! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
 
+mod braking;
 mod intake;
 mod rebalance;
 mod renewal;
 mod settlement;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use braking::{BrakeSign, Braking};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +41,7 @@ use crate::metrics::StreamMetrics;
 use crate::position::{Epoch, TopicPartition};
 use crate::restore::Restorer;
 use crate::seen::SeenWindows;
-use crate::settings::{FLUSH_TIMEOUT, LEAVE_TIMEOUT, StreamSettings};
+use crate::settings::{FLUSH_TIMEOUT, KafkaSettings, LEAVE_TIMEOUT, StreamSettings};
 use crate::source::Source;
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
 use crate::takeover::Takeover;
@@ -77,6 +80,10 @@ pub(crate) struct PumpParts {
     pub takeover: Option<Takeover>,
     /// Beats at least twice a second while the loop turns.
     pub heartbeat: Heartbeat,
+    /// Where the release of a brake is waited for.
+    pub kafka: KafkaSettings,
+    pub events: String,
+    pub sign: BrakeSign,
 }
 
 pub(crate) struct Pump<S: Source, G: Stage> {
@@ -90,6 +97,7 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     /// paused until it is there.
     restoring: BTreeMap<TopicPartition, Epoch>,
     unit: UnitOfWork,
+    braking: Braking,
     retry: RetryPolicy,
     /// How long finished records wait for their commit while more are coming, and while none are.
     commit_interval: Duration,
@@ -127,6 +135,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 SEEN_IN_ALL,
             ),
             restoring: BTreeMap::new(),
+            braking: Braking::new(parts.settings.brake_limits()),
             unit: UnitOfWork::Indefinite(unopened),
             retry: RetryPolicy::new(&parts.settings),
             commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
@@ -183,6 +192,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.renew()?;
             return Ok(());
         }
+        self.tend_brake()?;
         let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
         self.parts.wake.answer();
         let taken = self.take(&batch);
@@ -243,6 +253,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             seen,
             parts,
             retry,
+            braking,
             ..
         } = self;
         let mut desk = Desk {
@@ -253,6 +264,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             wake: &parts.wake,
             retry: *retry,
             plan: &parts.unit.plan,
+            braking,
         };
         stage.collect(&mut desk)
     }
@@ -284,9 +296,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Goes on reading these partitions, apart from those that must not be read for another reason.
     fn resume(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), StreamError> {
-        let plan = &self.parts.unit.plan;
-        partitions
-            .retain(|at| !self.restoring.contains_key(&plan.source(*at)) && !self.budget.is_paused(*at));
+        partitions.retain(|at| {
+            let source = self.parts.unit.plan.source(*at);
+            !self.restoring.contains_key(&source) && !self.budget.is_paused(*at) && !self.is_braked(*at)
+        });
         if partitions.is_empty() || self.stopped_reading {
             return Ok(());
         }

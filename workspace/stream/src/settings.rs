@@ -6,6 +6,7 @@ use std::time::Duration;
 use domain::Secret;
 use serde::{Deserialize, Serialize};
 
+use crate::brake::BrakeLimits;
 pub use crate::parking::Delays;
 
 /// How the connection is protected.
@@ -386,6 +387,12 @@ pub struct StreamSettings {
     /// How long a record waits whose attempts in place are over, one retry topic for each delay; `off`
     /// makes it a dead letter at once. Only work that waits for somebody else is tried again.
     pub retry_delays: String,
+    /// So many dead letters in a row are allowed; one more pulls the brake. 0 is no limit.
+    pub brake_in_a_row: u32,
+    /// So many percent dead letters are allowed over the window; more pull the brake. 0 is no limit.
+    pub brake_percent: u32,
+    /// Over so many records that percentage counts.
+    pub brake_window: usize,
     /// At shutdown, work in flight may finish for so long.
     pub drain_timeout_ms: u64,
 }
@@ -408,6 +415,9 @@ impl Default for StreamSettings {
             retry_deadline_ms: 2_000,
             retry_first_ms: 50,
             retry_delays: "5s,1m,10m".to_owned(),
+            brake_in_a_row: 100,
+            brake_percent: 50,
+            brake_window: 1_000,
             drain_timeout_ms: 15_000,
         }
     }
@@ -443,6 +453,16 @@ pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
 }
 
 impl StreamSettings {
+    /// When the brake is pulled.
+    #[must_use]
+    pub const fn brake_limits(&self) -> BrakeLimits {
+        BrakeLimits {
+            in_a_row: self.brake_in_a_row,
+            percent: self.brake_percent,
+            window: self.brake_window,
+        }
+    }
+
     /// The longest that a shutdown takes: the orchestrator's own limit has to be above it.
     #[must_use]
     pub fn shutdown_limit(&self) -> Duration {
@@ -486,6 +506,8 @@ impl StreamSettings {
         within("stream.retry_deadline_ms", self.retry_deadline_ms, 1, 60_000);
         within("stream.retry_first_ms", self.retry_first_ms, 1, 10_000);
         within("stream.drain_timeout_ms", self.drain_timeout_ms, 0, 45_000);
+        within("stream.brake_percent", self.brake_percent.into(), 0, 100);
+        within("stream.brake_window", self.brake_window as u64, 10, 1_000_000);
         if let Err(message) = Delays::parse(&self.retry_delays) {
             problems.push(("stream.retry_delays", message));
         }

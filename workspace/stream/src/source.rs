@@ -7,6 +7,7 @@
 pub(crate) mod retry;
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::time::Duration;
 
 use crate::error::StreamError;
@@ -77,8 +78,13 @@ pub(crate) trait Source {
     /// Gives partitions up.
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError>;
 
-    /// Commits next offsets and waits for the answer.
-    fn commit(&self, offsets: &[(TopicPartition, Offset)], timeout: Duration) -> Result<(), StreamError>;
+    /// Commits next offsets with a note beside them, and waits for the answer.
+    fn commit(
+        &self,
+        offsets: &[(TopicPartition, Offset)],
+        note: &CStr,
+        timeout: Duration,
+    ) -> Result<(), StreamError>;
 
     /// Next offsets for a transaction, with who this member is in its group at this moment.
     fn group_offsets(&self, offsets: &[(TopicPartition, Offset)]) -> Result<GroupOffsets, StreamError>;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use service::Heartbeat;
 
+use crate::brake::Note;
 use crate::error::StreamError;
 use crate::ffi::{End, Inquirer, Producer};
 use crate::metrics::StreamMetrics;
@@ -173,7 +174,7 @@ impl Takeover {
         let former = notes
             .into_iter()
             .filter(|(place, _)| unstable.contains(place))
-            .map(|(_, note)| note)
+            .map(|(_, note)| Note::parse(&note).transactional_id.to_owned())
             .filter(|note| self.is_of_a_former_owner(note));
         self.take_over(&former.collect())
     }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rdkafka::types::RDKafkaErrorCode;
 use service::{Heartbeat, Throttle};
 
+use crate::brake::Note;
 use crate::dead_letter::{self, Cause};
 use crate::error::StreamError;
 use crate::ffi::{Outgoing, ProduceError, Producer, Topic, TransactionError, Verdict};
@@ -188,6 +189,15 @@ impl Outbox {
                 result => return result,
             }
         }
+    }
+
+    /// What whoever owns the partitions next has to know: which transactional id to end, and the brake.
+    fn note(&self, brake: Option<&str>) -> CString {
+        let note = Note {
+            transactional_id: self.config.transactional_id.as_deref().unwrap_or_default(),
+            brake,
+        };
+        CString::new(note.to_string()).unwrap_or_default()
     }
 
     fn fenced(&self, error: &StreamError) -> StreamError {
@@ -392,11 +402,12 @@ impl Open {
     }
 
     /// Waits until all outputs are acknowledged, then commits the offsets. `deadline` is when waiting for
-    /// the outputs ends; it is asked again and again.
+    /// the outputs ends; it is asked again and again. `brake` is the name of one that is to be noted.
     pub fn commit(
         mut self,
         source: &impl Source,
         commits: &[Commit],
+        brake: Option<&str>,
         deadline: impl Fn() -> Instant,
     ) -> Committed {
         let (heartbeat, metrics) = (self.outbox.heartbeat.clone(), self.outbox.config.metrics.clone());
@@ -414,10 +425,11 @@ impl Open {
         }
         let offsets: Vec<_> = commits.iter().map(|commit| (commit.at, commit.next)).collect();
         let committed = if self.outbox.is_transactional() {
-            self.commit_transaction(source, &offsets, commits)
+            self.commit_transaction(source, &offsets, commits, brake)
         } else {
             self.outbox.tally.count(&self.outbox.config);
-            match source.commit(&offsets, COMMIT_TIMEOUT) {
+            let note = self.outbox.note(brake);
+            match source.commit(&offsets, &note, COMMIT_TIMEOUT) {
                 Ok(()) => Committed::Yes(Ready(self.outbox)),
                 Err(error) => Committed::OutputsOnly(Ready(self.outbox), error),
             }
@@ -433,6 +445,7 @@ impl Open {
         source: &impl Source,
         offsets: &[(TopicPartition, Offset)],
         commits: &[Commit],
+        brake: Option<&str>,
     ) -> Committed {
         let mut group_offsets = match source.group_offsets(offsets) {
             Ok(group_offsets) if group_offsets.are_of_a_member() => group_offsets,
@@ -442,11 +455,7 @@ impl Open {
             }
             Err(error) => return self.halt(error),
         };
-        // Whoever owns the partitions next knows by this which transactional id to end.
-        let id = self.outbox.config.transactional_id.as_deref().unwrap_or_default();
-        if let Ok(note) = CString::new(id) {
-            group_offsets.note(&note);
-        }
+        group_offsets.note(&self.outbox.note(brake));
         let sent = self.outbox.call(COMMIT_TIMEOUT, |producer, left| {
             producer.send_offsets(&group_offsets, left)
         });

@@ -14,7 +14,7 @@ use crate::ffi::Consumer;
 use crate::handler::{ConcurrentHandler, Handler, Repeats, Sink};
 use crate::metrics::StreamMetrics;
 use crate::parking::{Delays, RetryPlan};
-use crate::pump::{Pump, PumpParts};
+use crate::pump::{BrakeSign, Pump, PumpParts};
 use crate::restore::{RestoreConfig, Restorer};
 use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
 use crate::source::retry::Retrying;
@@ -48,6 +48,8 @@ pub struct WorkerSpec {
     pub outputs: Vec<String>,
     /// What becomes of a record with the key of an earlier one.
     pub repeats: Repeats,
+    /// The topic of events, over which an operator releases a brake.
+    pub events: String,
 }
 
 /// What a worker runs in.
@@ -221,6 +223,7 @@ async fn run<G: Stage + Send + 'static>(
     let open =
         |properties: &[(String, String)]| Consumer::open(&kafka.brokers, &spec.group, properties, &inputs);
     let pumps = usize::from(stream.pumps);
+    let sign = BrakeSign::new(process.health.clone());
     let (ended, mut ends) = mpsc::channel(pumps.max(1));
     let mut wakes = Vec::new();
     let mut opened = Vec::new();
@@ -245,6 +248,9 @@ async fn run<G: Stage + Send + 'static>(
             number,
             takeover: takeover.clone(),
             heartbeat,
+            kafka: kafka.clone(),
+            events: spec.events.clone(),
+            sign: sign.clone(),
         };
         let source = if retry_topics.is_empty() {
             Retrying::alone(consumer, metrics.clone())

@@ -121,6 +121,7 @@ fn spec(group: &str, input: &str, output: &str) -> WorkerSpec {
         group: group.to_owned(),
         inputs: vec![input.to_owned()],
         outputs: vec![output.to_owned()],
+        events: "events".to_owned(),
         repeats: Repeats::Count,
     }
 }

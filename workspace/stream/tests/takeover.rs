@@ -130,6 +130,7 @@ async fn successor_ends_it(died: Died) {
         group: group.clone(),
         inputs: vec![input.clone()],
         outputs: vec![output.clone()],
+        events: "events".to_owned(),
         repeats: Repeats::Count,
     };
     let surroundings = Surroundings {

@@ -64,6 +64,8 @@ pub struct Pipeline {
     pub broker: TestBroker,
     pub folder: tempfile::TempDir,
     pub orders: String,
+    /// Made by the test that needs it.
+    pub events: String,
     pub payments: String,
     pub alerts: String,
     groups: BTreeMap<Worker, String>,
@@ -88,6 +90,7 @@ impl Pipeline {
             .collect();
         Self {
             orders: broker.name("orders"),
+            events: broker.name("order-events"),
             payments: broker.name("payments"),
             alerts: broker.name("fraud-alerts"),
             groups,
@@ -142,6 +145,7 @@ impl Pipeline {
             .env("ORDERFLOW__TOPICS__ORDERS", &self.orders)
             .env("ORDERFLOW__TOPICS__PAYMENTS", &self.payments)
             .env("ORDERFLOW__TOPICS__FRAUD_ALERTS", &self.alerts)
+            .env("ORDERFLOW__TOPICS__ORDER_EVENTS", &self.events)
             .env("ORDERFLOW__FRAUD__GROUP", self.group(Worker::Fraud))
             .env("ORDERFLOW__PAYMENT__GROUP", self.group(Worker::Payment))
             .env("ORDERFLOW__ANALYTICS__GROUP", self.group(Worker::Analytics))

@@ -6,6 +6,7 @@
 //! - `restart`: workers that stop, die and share their work.
 //! - `refusal`: outputs that Kafka refuses.
 //! - `retention`: old orders on topics that keep little.
+//! - `brake`: a group that would drain its topic into the dead letters.
 //! - `broker`: the embedded broker alone.
 //! - `demo`: everything from one command.
 //! - `errors`: what a person reads when something is wrong.
@@ -17,6 +18,7 @@
     missing_docs
 )]
 
+mod brake;
 mod broker;
 mod common;
 mod demo;

@@ -270,8 +270,14 @@ impl Source for Consumer {
         unsafe { unassign(self.handle(), self.is_cooperative(), list.0) }
     }
 
-    fn commit(&self, offsets: &[(TopicPartition, Offset)], timeout: Duration) -> Result<(), StreamError> {
-        let list = self.list(offsets.iter().map(|(at, next)| (*at, next.0)));
+    fn commit(
+        &self,
+        offsets: &[(TopicPartition, Offset)],
+        note: &CStr,
+        timeout: Duration,
+    ) -> Result<(), StreamError> {
+        let mut list = self.list(offsets.iter().map(|(at, next)| (*at, next.0)));
+        list.note(note);
         let answer = OwnedQueue::new(&self.queue.client);
         // SAFETY: handle, list and queue are alive; the event is ours and is destroyed once.
         unsafe {

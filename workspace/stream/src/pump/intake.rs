@@ -26,6 +26,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             parts,
             budget,
             retry,
+            braking,
             drained,
             last_complaint,
             ..
@@ -38,6 +39,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             wake: &parts.wake,
             retry: *retry,
             plan: &parts.unit.plan,
+            braking,
         };
         let mut run = Run::default();
         let mut entries = 0;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{BROKER_AWAY, COMMITTED_TIMEOUT, Pump};
+use crate::brake::Note;
 use crate::error::StreamError;
 use crate::position::{StartAt, TopicPartition};
 use crate::restore::Restored;
@@ -60,6 +61,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return self.source.assign(&[]);
         };
         let mut starts = Vec::new();
+        let mut braked = Vec::new();
         for at in partitions {
             let offset = committed.get(at).and_then(Option::as_ref);
             let start = offset.map_or(StartAt::Earliest, |offset| StartAt::Offset(offset.next));
@@ -69,9 +71,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
             if self.parts.unit.plan.is_retry(at.topic) {
                 continue;
             }
-            if let (Some(takeover), Some(offset)) = (&self.parts.takeover, offset) {
-                takeover.follows(*at, &offset.note);
+            let note = offset.map(|offset| Note::parse(&offset.note));
+            if let (Some(takeover), Some(note)) = (&self.parts.takeover, note) {
+                takeover.follows(*at, note.transactional_id);
             }
+            braked.extend(note.and_then(|note| Some((*at, note.brake?.to_owned()))));
             if self.seen.is_on() && self.parts.restorer.is_some() {
                 self.restoring.insert(*at, epoch);
             }
@@ -80,10 +84,21 @@ impl<S: Source, G: Stage> Pump<S, G> {
         self.tell_owned();
         self.source.assign(&starts)?;
         self.start_restoring(&starts)?;
+        for (at, name) in braked {
+            self.stay_braked(at, &name)?;
+        }
         if self.stopped_reading || self.polled_only || !self.restoring.is_empty() {
             return self.source.pause(partitions);
         }
-        Ok(())
+        let held: Vec<_> = partitions
+            .iter()
+            .copied()
+            .filter(|at| self.is_braked(*at))
+            .collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        self.source.pause(&held)
     }
 
     /// Asks what former owners settled in these partitions. They are not read before that is known; when
@@ -205,11 +220,15 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.seen.close(*at);
             self.parts.metrics.records_dropped.inc_by(dropped.records);
             let was_restoring = self.restoring.remove(at).is_some();
-            if self.budget.revoke(*at) || was_restoring || self.polled_only {
+            if self.budget.revoke(*at) || was_restoring || self.polled_only || self.is_braked(*at) {
                 paused.push(*at);
             }
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);
         }
+        for at in partitions {
+            self.braking.give_up(*at);
+        }
+        self.leave_brakes()?;
         self.stage.given_up(partitions);
         self.tell_owned();
         self.observe();

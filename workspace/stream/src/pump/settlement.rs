@@ -14,6 +14,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
     /// An error that costs the unit of work is survived; every other error ends the pump.
     pub(super) fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
         match result {
+            Err(StreamError::Brake { why }) => {
+                match self.unit.take_open() {
+                    Some(open) => {
+                        let why = why.clone();
+                        self.conclude(open.undo(StreamError::Brake { why }, &[]), &[])?;
+                    }
+                    None => self.work_again()?,
+                }
+                self.pull_brake(&why)
+            }
             Err(error) if error.costs_a_unit() => match self.unit.take_open() {
                 Some(open) => self.conclude(open.undo(error, &[]), &[]),
                 None => Ok(()),
@@ -30,10 +40,17 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         self.pass_gaps()?;
         let published = {
-            let unit = &mut self.unit;
-            self.ledger.publish(|at, offset, ending| match ending {
-                Ending::Done => Ok(()),
-                Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
+            let (unit, braking) = (&mut self.unit, &mut self.braking);
+            self.ledger.publish(|at, offset, ending| {
+                // Work that is done at once was counted when it was done.
+                let is_dead = ending.dead_lettered().is_some();
+                if G::KEEPS_ENDINGS || is_dead {
+                    braking.count(is_dead)?;
+                }
+                match ending {
+                    Ending::Done => Ok(()),
+                    Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
+                }
             })
         };
         self.survive(published)?;
@@ -48,7 +65,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         };
         let began = Instant::now();
         self.tell_unit(true);
-        let outcome = open.commit(&self.source, &commits, self.flush_deadline());
+        let outcome = open.commit(&self.source, &commits, None, self.flush_deadline());
         self.parts
             .metrics
             .commit_seconds
@@ -122,7 +139,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let idle: Vec<_> = self
             .ledger
             .assigned()
-            .filter(|at| self.ledger.is_idle(*at))
+            .filter(|at| self.ledger.is_idle(*at) && !self.is_braked(*at))
             .filter(ahead)
             .collect();
         if idle.is_empty() {

@@ -15,8 +15,10 @@ use crate::handler::{Handler, OutputTopic, Outputs};
 use crate::parking::RetryPlan;
 use crate::position::{Offset, Partition, StartAt, TopicIndex};
 use crate::record::{NoHeaders, Record};
+use crate::settings::KafkaSettings;
 use crate::source::{Entry, GroupOffset, RebalanceKind};
 use crate::stage::immediate::Immediate;
+use std::ffi::CStr;
 
 const INFO: ServiceInfo = ServiceInfo {
     name: "test",
@@ -108,7 +110,7 @@ impl Source for Script {
         Ok(())
     }
 
-    fn commit(&self, offsets: &[(TopicPartition, Offset)], _: Duration) -> Result<(), StreamError> {
+    fn commit(&self, offsets: &[(TopicPartition, Offset)], _: &CStr, _: Duration) -> Result<(), StreamError> {
         self.seen
             .lock()
             .expect("not poisoned")
@@ -206,6 +208,7 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
         dead_letter_topics: vec!["in.g.dlq".to_owned()],
         metrics: metrics.clone(),
     };
+    let process = Process::detached(INFO);
     let parts = PumpParts {
         settings: StreamSettings::default(),
         unit: Arc::new(unit),
@@ -215,9 +218,10 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
         restorer: None,
         number: 0,
         takeover: None,
-        heartbeat: Process::detached(INFO)
-            .health
-            .task("pump", Duration::from_secs(30)),
+        heartbeat: process.health.task("pump", Duration::from_secs(30)),
+        kafka: KafkaSettings::default(),
+        events: "events".to_owned(),
+        sign: BrakeSign::new(process.health.clone()),
     };
     let mut pump = Pump::new(script, Immediate::new(Forward), parts);
     pump.renew().expect("a producer that need not reach anybody");

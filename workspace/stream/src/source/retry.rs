@@ -9,6 +9,7 @@
 //! topic were parked for the same time, so nobody waits behind one that is due later.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::CStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Entry, GroupOffset, RebalanceKind, Source};
@@ -301,8 +302,13 @@ impl<S: Source> Source for Retrying<S> {
         self.main.unassign(&sources)
     }
 
-    fn commit(&self, offsets: &[(TopicPartition, Offset)], timeout: Duration) -> Result<(), StreamError> {
-        self.main.commit(offsets, timeout)
+    fn commit(
+        &self,
+        offsets: &[(TopicPartition, Offset)],
+        note: &CStr,
+        timeout: Duration,
+    ) -> Result<(), StreamError> {
+        self.main.commit(offsets, note, timeout)
     }
 
     fn group_offsets(&self, offsets: &[(TopicPartition, Offset)]) -> Result<GroupOffsets, StreamError> {

@@ -70,8 +70,9 @@ impl<H: Handler> Stage for Immediate<H> {
     ) -> Result<(), StreamError> {
         self.buffer.clear();
         match self.handler.handle(record, &mut self.buffer) {
-            Ok(()) if self.buffer.outputs.is_empty() => {}
+            Ok(()) if self.buffer.outputs.is_empty() => desk.braking.count(false)?,
             Ok(()) => {
+                desk.braking.count(false)?;
                 let open = desk.unit.open()?;
                 let source = SourceMark {
                     at: record.at,
@@ -84,6 +85,7 @@ impl<H: Handler> Stage for Immediate<H> {
             }
             Err(failure) => {
                 let cause = cause_of(failure, 1)?;
+                desk.braking.count(true)?;
                 desk.seen
                     .forget(record.at, record.offset, record.key.unwrap_or_default());
                 desk.unit.open()?.send_dead_letter(record, &cause)?;

@@ -24,6 +24,7 @@ use crate::ledger::{Ledger, Ticket};
 use crate::metrics::StreamMetrics;
 use crate::parking::{self, Parked, RetryPlan};
 use crate::position::{Offset, TopicPartition};
+use crate::pump::Braking;
 use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, SeenWindows};
 use crate::settings::StreamSettings;
@@ -140,6 +141,7 @@ pub(crate) struct Desk<'a> {
     pub wake: &'a Arc<Wake>,
     pub retry: RetryPolicy,
     pub plan: &'a RetryPlan,
+    pub braking: &'a mut Braking,
 }
 
 impl Desk<'_> {

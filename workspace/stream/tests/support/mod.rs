@@ -23,6 +23,8 @@ pub struct Bench {
     pub input: String,
     pub output: String,
     pub group: String,
+    /// Made by the test that needs it.
+    pub events: String,
 }
 
 impl Bench {
@@ -40,12 +42,14 @@ impl Bench {
     pub async fn without_topics() -> Self {
         let broker = TestBroker::start().await;
         let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
+        let events = broker.name("events");
         Self {
             observer: broker.observer(),
             broker,
             input,
             output,
             group,
+            events,
         }
     }
 
@@ -60,6 +64,7 @@ impl Bench {
             inputs: vec![self.input.clone()],
             outputs: vec![self.output.clone()],
             repeats: Repeats::Count,
+            events: self.events.clone(),
         }
     }
 
@@ -118,7 +123,11 @@ impl Bench {
     }
 
     pub async fn output_values(&self) -> Vec<String> {
-        let records = self.observer.read_all(&self.output).await;
+        self.values_of(&self.output).await
+    }
+
+    pub async fn values_of(&self, topic: &str) -> Vec<String> {
+        let records = self.observer.read_all(topic).await;
         records
             .into_iter()
             .map(|record| String::from_utf8(record.value.unwrap()).unwrap())

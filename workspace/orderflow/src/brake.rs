@@ -1,0 +1,152 @@
+//! Brakes that are pulled: which, and releasing them.
+//!
+//! A worker pulls its brake where records become dead letters in such numbers that something else must be
+//! wrong, and commits nothing more. It goes on when it reads the word in the topic of events. So a
+//! release is kept with everything else that happens, and reaches a worker wherever it runs.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use domain::{EventEnvelope, EventMetadata, EventTime, JsonObject, Priority, ids};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use service::{Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use stream::admin::{brakes, connect};
+use stream::publisher::{NewRecord, Publisher};
+use stream::{KafkaSettings, Partition, TopicNames, release_key};
+
+use crate::cli::BrakeArgs;
+
+const INFO: ServiceInfo = ServiceInfo {
+    name: "brake",
+    version: env!("CARGO_PKG_VERSION"),
+    admin_port: 0,
+};
+
+/// How long Kafka may be away.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Config {
+    kafka: KafkaSettings,
+    topics: TopicNames,
+}
+
+impl Settings for Config {
+    fn check(&self, problems: &mut Problems) {
+        for (key, message) in self.kafka.problems().into_iter().chain(self.topics.problems()) {
+            problems.add(key, message);
+        }
+    }
+}
+
+/// The brakes that are pulled, by topic and partition.
+type Pulled = BTreeMap<(String, Partition), String>;
+
+async fn pulled(config: &Config, group: &str) -> Result<Pulled, Exit> {
+    connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
+    let names = &config.topics;
+    let sources = [&names.orders, &names.fraud_alerts, &names.payments].map(String::clone);
+    Ok(brakes(&config.kafka, group, &sources).await?)
+}
+
+fn print(pulled: &Pulled) {
+    for ((topic, partition), name) in pulled {
+        println!("{topic}[{partition}]  {name}");
+    }
+}
+
+/// Shows the brakes of a group.
+pub fn show(args: BrakeArgs) -> ExitCode {
+    run(args, |config, group| async move {
+        let pulled = pulled(&config, &group).await?;
+        if pulled.is_empty() {
+            println!("no brake of group `{group}` is pulled");
+            return Ok(());
+        }
+        print(&pulled);
+        Err(Exit::failed(format!(
+            "the brake of group `{group}` is pulled in {} partitions; look at its dead letters, mend the cause, \
+             then `orderflow brake release --group {group}`",
+            pulled.len()
+        )))
+    })
+}
+
+/// Releases the brakes of a group.
+pub fn release(args: BrakeArgs) -> ExitCode {
+    run(args, |config, group| async move {
+        let pulled = pulled(&config, &group).await?;
+        if pulled.is_empty() {
+            println!("no brake of group `{group}` is pulled");
+            return Ok(());
+        }
+        let event = released(&group, &pulled)?;
+        let publisher = Publisher::connect(&config.kafka, INFO.name)?;
+        let key = release_key(&group);
+        let record = NewRecord {
+            topic: &config.topics.order_events,
+            key: key.as_bytes(),
+            value: &event,
+            headers: &[],
+        };
+        let delivery = publisher.send(record).await?;
+        delivery.await?;
+        print(&pulled);
+        println!("released; whoever owns these partitions goes on within a second");
+        Ok(())
+    })
+}
+
+/// The event that a worker waits for, and that whoever looks later finds.
+fn released(group: &str, pulled: &Pulled) -> Result<Vec<u8>, Exit> {
+    let partitions: Vec<_> = pulled
+        .iter()
+        .map(|((topic, partition), name)| json!({"topic": topic, "partition": partition.0, "brake": name}))
+        .collect();
+    let data = json!({"group": group, "partitions": partitions}).to_string();
+    let now = EventTime(now_ms());
+    let event = EventEnvelope {
+        event_id: ids::event_id(now, rand::random()).into(),
+        event_type: "brake.released".into(),
+        timestamp: now,
+        priority: Priority::High,
+        data: JsonObject::new(data).map_err(|error| Exit::bug(error.to_string()))?,
+        metadata: EventMetadata {
+            source: "orderflow".into(),
+            version: INFO.version.into(),
+            environment: "operator".into(),
+            user_id: None,
+            ip_address: None,
+        },
+    };
+    let mut text = Vec::new();
+    event.encode(&mut text);
+    Ok(text)
+}
+
+fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn run<F>(args: BrakeArgs, work: impl FnOnce(Config, String) -> F + Send + 'static) -> ExitCode
+where
+    F: Future<Output = Result<(), Exit>> + Send,
+{
+    let flags: Vec<Flag> = args
+        .brokers
+        .iter()
+        .map(|brokers| Flag {
+            key: "kafka.brokers",
+            value: brokers.clone(),
+            name: "--brokers",
+        })
+        .collect();
+    let group = args.group;
+    launch(INFO, &args.common, &flags, |config: Config, _: Process| {
+        work(config, group)
+    })
+}
