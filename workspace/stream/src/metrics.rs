@@ -46,7 +46,8 @@ pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
 /// Records of an output that readers of committed records do not see yet, by topic and partition:
 /// the distance from the last stable offset to the end.
 pub const HIDDEN_RECORDS: &str = "orderflow_hidden_records";
-/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`, `not_due`, `brake`).
+/// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`, `not_due`, `brake`,
+/// `hanging_transaction`).
 pub const WAITING: &str = "orderflow_waiting_state";
 
 /// All names, for the test that pins them and for the reference.

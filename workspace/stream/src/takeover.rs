@@ -158,8 +158,9 @@ impl Takeover {
         self.shared.1.notify_all();
     }
 
-    /// Ends what former owners of these partitions left open, because it holds up their offsets.
-    pub fn end_former(&self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+    /// Ends what former owners of these partitions left open, because it holds up their offsets. Tells
+    /// whether anybody was ended.
+    pub fn end_former(&self, partitions: &[TopicPartition]) -> Result<bool, StreamError> {
         let named: Vec<_> = partitions
             .iter()
             .filter_map(|at| {
@@ -176,7 +177,9 @@ impl Takeover {
             .filter(|(place, _)| unstable.contains(place))
             .map(|(_, note)| Note::parse(&note).transactional_id.to_owned())
             .filter(|note| self.is_of_a_former_owner(note));
-        self.take_over(&former.collect())
+        let former: BTreeSet<String> = former.collect();
+        self.take_over(&former)?;
+        Ok(!former.is_empty())
     }
 
     /// Whether the id is of another instance of this service.

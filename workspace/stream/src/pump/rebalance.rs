@@ -10,6 +10,9 @@ use crate::restore::Restored;
 use crate::source::{GroupOffset, RebalanceKind, Source};
 use crate::stage::Stage;
 
+/// A dead owner's transaction is over after one or two attempts to end it.
+const HANGING_AFTER: u32 = 6;
+
 impl<S: Source, G: Stage> Pump<S, G> {
     /// Answers what the group is waiting for, with everything settled first.
     pub(super) fn answer_rebalance(&mut self) -> Result<(), StreamError> {
@@ -169,7 +172,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<Option<HashMap<TopicPartition, Option<GroupOffset>>>, StreamError> {
-        let mut failed = 0;
+        let (mut failed, mut ended) = (0, 0);
         loop {
             match self.source.committed(partitions, COMMITTED_TIMEOUT) {
                 Err(error) if error.is_retriable() && self.parts.wake.is_stopping() => {
@@ -183,11 +186,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
                     if u32::is_power_of_two(failed) {
                         tracing::warn!(attempts = failed, %error, "reading the committed offsets, trying again");
                     }
-                    self.end_former(partitions);
+                    ended += u32::from(self.end_former(partitions));
+                    self.tell_of_hanging(ended, failed);
                     std::thread::park_timeout(BROKER_AWAY.pause(failed, &mut rand::rng()));
                 }
                 answer => {
                     self.parts.metrics.set_waiting("broker", false);
+                    self.parts.metrics.set_waiting("hanging_transaction", false);
                     return answer.map(Some);
                 }
             }
@@ -203,11 +208,30 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     /// Offsets that stay unstable are held up by a former owner that is dead, or does not know better.
-    fn end_former(&self, partitions: &[TopicPartition]) {
-        if let Some(takeover) = &self.parts.takeover
-            && let Err(error) = takeover.end_former(partitions)
-        {
+    fn end_former(&self, partitions: &[TopicPartition]) -> bool {
+        let Some(takeover) = &self.parts.takeover else {
+            return false;
+        };
+        takeover.end_former(partitions).unwrap_or_else(|error| {
             tracing::warn!(%error, "what a former owner left open could not be ended, its time-out will do it");
+            false
+        })
+    }
+
+    /// Whoever could hold the offsets up was ended again and again, and they are still held up: the broker
+    /// has lost the end of a transaction, and no client can write it.
+    fn tell_of_hanging(&self, ended: u32, failed: u32) {
+        if ended < HANGING_AFTER {
+            return;
+        }
+        self.parts.metrics.set_waiting("hanging_transaction", true);
+        if failed.is_power_of_two() {
+            tracing::error!(
+                attempts = failed,
+                group = self.parts.unit.group,
+                "the offsets of the group are held up by a transaction that nobody has open: ask \
+                 `kafka-transactions.sh find-hanging` for it, and end it with `kafka-transactions.sh abort`"
+            );
         }
     }
 
