@@ -15,6 +15,10 @@ use tokio::time::Instant;
 
 use crate::shutdown::Shutdown;
 
+/// The watchdog looks so often, and calls a component hanging after so many looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOKS: u32 = 3;
+
 /// The health of one process. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -147,6 +151,33 @@ impl Health {
             .collect()
     }
 
+    /// Resolves with a sentence when a component hangs: its beat is overdue by its whole promise once more,
+    /// at several looks one after the other. A process that was stopped and goes on is overdue at the
+    /// first look only.
+    pub(crate) async fn hang(&self) -> String {
+        let mut looks: BTreeMap<String, u32> = BTreeMap::new();
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut overdue = BTreeMap::new();
+            for (name, age, fresh_for) in self.ages() {
+                if age <= fresh_for.saturating_mul(2) {
+                    continue;
+                }
+                let seen = looks.get(&name).copied().unwrap_or(0) + 1;
+                if seen >= LOOKS {
+                    let (age, fresh_for) = (age.as_millis(), fresh_for.as_millis());
+                    return format!(
+                        "watchdog: `{name}` hangs, it gave no sign of life for {age} ms and promised {fresh_for} ms"
+                    );
+                }
+                overdue.insert(name, seen);
+            }
+            looks = overdue;
+        }
+    }
+
     /// Resolves with a sentence when a component died.
     pub(crate) async fn death(&self) -> String {
         let mut died = self.inner.died.subscribe();
@@ -214,6 +245,24 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_speaks_of_a_component_that_hangs_and_not_of_one_that_was_late() {
+        let health = Health::new(Shutdown::new());
+        let late = health.task("late", Duration::from_secs(10));
+        let hang = health.hang();
+        tokio::pin!(hang);
+        let mut beat = async |after: u64| {
+            let spoken = tokio::time::timeout(Duration::from_secs(after), &mut hang).await;
+            late.beat();
+            spoken.ok()
+        };
+        assert_eq!(beat(19).await, None);
+        assert_eq!(beat(21).await, None, "late once");
+        assert_eq!(beat(19).await, None);
+        let sentence = hang.await;
+        assert!(sentence.starts_with("watchdog: `late` hangs"), "{sentence}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_component_is_stale_after_its_promise_and_fresh_after_a_beat() {

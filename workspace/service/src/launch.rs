@@ -213,8 +213,11 @@ async fn supervise(
         tokio::time::sleep(limit).await;
     };
     let death = async {
-        let sentence = process.health.death().await;
-        tracing::error!(error = sentence, "component died");
+        let sentence = tokio::select! {
+            died = process.health.death() => died,
+            hangs = process.health.hang() => hangs,
+        };
+        tracing::error!(error = sentence, "a component is of no use any more");
         process.shutdown.request(DEATH_REASON);
         tokio::time::sleep(DEATH_GRACE).await;
         sentence

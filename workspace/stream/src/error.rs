@@ -13,6 +13,22 @@ pub enum StreamError {
         /// The client's own words.
         message: String,
     },
+    /// A partition got nowhere, and nobody knows why.
+    #[error(
+        "watchdog: nothing of `{topic}[{partition}]` was committed for {limit_ms} ms (`stream.watchdog_ms`) at offset {committed}, although records are there to read up to {end}"
+    )]
+    Stuck {
+        /// Its topic.
+        topic: String,
+        /// Which partition.
+        partition: i32,
+        /// What the group has committed.
+        committed: i64,
+        /// The last stable offset.
+        end: i64,
+        /// How long.
+        limit_ms: u128,
+    },
     /// Too many records in a row, or too large a share of them, became dead letters.
     #[error("{why}")]
     Brake {
@@ -288,7 +304,9 @@ impl From<StreamError> for service::Exit {
         match error {
             StreamError::Config { .. } => Self::config(message),
             StreamError::LostRange { .. } | StreamError::Fenced { .. } => Self::fenced(message),
-            StreamError::Halted { .. } | StreamError::Brake { .. } => Self::bug(message),
+            StreamError::Halted { .. } | StreamError::Brake { .. } | StreamError::Stuck { .. } => {
+                Self::bug(message)
+            }
             StreamError::Client { retriable: false, .. } => Self::bug(message),
             StreamError::Unreachable { .. }
             | StreamError::Authentication { .. }

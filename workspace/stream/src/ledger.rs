@@ -346,6 +346,12 @@ impl<E> Ledger<E> {
         }
     }
 
+    /// What the group has committed of a partition, as far as is known.
+    #[must_use]
+    pub fn committed_offset(&self, at: TopicPartition) -> Option<Offset> {
+        self.account(at).map(|account| account.committed)
+    }
+
     /// The present life of a partition.
     #[must_use]
     pub fn epoch(&self, at: TopicPartition) -> Option<Epoch> {

@@ -23,8 +23,10 @@ mod renewal;
 mod settlement;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 pub(crate) use braking::{BrakeSign, Braking};
+use watchdog::Watchdog;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +100,7 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     restoring: BTreeMap<TopicPartition, Epoch>,
     unit: UnitOfWork,
     braking: Braking,
+    watchdog: Watchdog,
     retry: RetryPolicy,
     /// How long finished records wait for their commit while more are coming, and while none are.
     commit_interval: Duration,
@@ -135,6 +138,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 SEEN_IN_ALL,
             ),
             restoring: BTreeMap::new(),
+            watchdog: Watchdog::default(),
             braking: Braking::new(parts.settings.brake_limits()),
             unit: UnitOfWork::Indefinite(unopened),
             retry: RetryPolicy::new(&parts.settings),
@@ -206,6 +210,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         if self.last_observed.elapsed() >= OBSERVE_INTERVAL {
             self.observe();
+            self.watch()?;
         }
         if let Some(error) = self.source.take_complaint() {
             complain(&mut self.last_complaint, &error);

@@ -393,6 +393,9 @@ pub struct StreamSettings {
     pub brake_percent: u32,
     /// Over so many records that percentage counts.
     pub brake_window: usize,
+    /// A partition that gets nowhere for so long, with records to read and without a reason that is known,
+    /// ends the process.
+    pub watchdog_ms: u64,
     /// At shutdown, work in flight may finish for so long.
     pub drain_timeout_ms: u64,
 }
@@ -418,6 +421,7 @@ impl Default for StreamSettings {
             brake_in_a_row: 100,
             brake_percent: 50,
             brake_window: 1_000,
+            watchdog_ms: 120_000,
             drain_timeout_ms: 15_000,
         }
     }
@@ -506,6 +510,7 @@ impl StreamSettings {
         within("stream.retry_deadline_ms", self.retry_deadline_ms, 1, 60_000);
         within("stream.retry_first_ms", self.retry_first_ms, 1, 10_000);
         within("stream.drain_timeout_ms", self.drain_timeout_ms, 0, 45_000);
+        within("stream.watchdog_ms", self.watchdog_ms, 1_000, 3_600_000);
         within("stream.brake_percent", self.brake_percent.into(), 0, 100);
         within("stream.brake_window", self.brake_window as u64, 10, 1_000_000);
         if let Err(message) = Delays::parse(&self.retry_delays) {

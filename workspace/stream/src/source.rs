@@ -106,6 +106,9 @@ pub(crate) trait Source {
     /// the gaps behind it that were passed. Partitions without a position are left out.
     fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, Offset)>, StreamError>;
 
+    /// Whether the next record of a partition is known and its time has not come.
+    fn is_waiting(&self, at: TopicPartition) -> bool;
+
     /// What the connection complained about since the last call.
     fn take_complaint(&mut self) -> Option<StreamError>;
 

@@ -92,7 +92,13 @@ fn start_worker(
     broker: &TestBroker,
     spec: WorkerSpec,
     shape: Shape,
+    change: impl FnOnce(&mut StreamSettings),
 ) -> (Process, JoinHandle<Result<(), StreamError>>) {
+    let mut stream = StreamSettings {
+        retry_delays: "off".to_owned(),
+        ..StreamSettings::default()
+    };
+    change(&mut stream);
     let process = Process {
         instance: broker.name("instance"),
         ..Process::detached(INFO)
@@ -103,10 +109,7 @@ fn start_worker(
             brokers: broker.address().to_owned(),
             ..KafkaSettings::default()
         },
-        stream: StreamSettings {
-            retry_delays: "off".to_owned(),
-            ..StreamSettings::default()
-        },
+        stream,
     };
     let worker = match shape {
         Shape::Immediate => tokio::spawn(run_handler(spec, surroundings, || Copy)),
@@ -128,13 +131,17 @@ fn spec(group: &str, input: &str, output: &str) -> WorkerSpec {
 
 impl Scene {
     async fn start(shape: Shape) -> Self {
+        Self::start_with(shape, |_| ()).await
+    }
+
+    async fn start_with(shape: Shape, change: impl FnOnce(&mut StreamSettings)) -> Self {
         let broker = TestBroker::embedded(devbroker::Options::default()).await;
         let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
         let observer = broker.observer();
         for topic in [&input, &output, &dead_letter_topic(&input, &group)] {
             observer.create_topic(topic, 2).await;
         }
-        let (process, worker) = start_worker(&broker, spec(&group, &input, &output), shape);
+        let (process, worker) = start_worker(&broker, spec(&group, &input, &output), shape, change);
         Self {
             broker,
             observer,
@@ -289,7 +296,7 @@ async fn a_neighbour_that_is_alive_is_not_fenced_because_the_broker_is_slow() {
         scene.wait_for(RECORDS).await;
         let fault = scene.broker.inject(slow);
         let spec = spec(&scene.group, &scene.input, &scene.output);
-        let (process, second) = start_worker(&scene.broker, spec, Shape::Immediate);
+        let (process, second) = start_worker(&scene.broker, spec, Shape::Immediate, |_| ());
         let mut produced = RECORDS;
         let struck = async {
             while fault.struck() < 3 {
@@ -329,7 +336,7 @@ async fn a_new_owner_reads_on_where_retention_has_cut_the_outputs() {
         repeats: Repeats::End(Arc::new(|_| true)),
         ..spec(&scene.group, &scene.input, &scene.output)
     };
-    let (process, second) = start_worker(&scene.broker, spec, Shape::Immediate);
+    let (process, second) = start_worker(&scene.broker, spec, Shape::Immediate, |_| ());
     let more: Vec<(String, String)> = (RECORDS..RECORDS + 50)
         .map(|number| (format!("key-{number}"), number.to_string()))
         .collect();
@@ -343,4 +350,36 @@ async fn a_new_owner_reads_on_where_retention_has_cut_the_outputs() {
     })
     .await;
     stop(&process, second).await.expect("stops cleanly");
+}
+
+/// A client that fetches nothing looks alive: it polls, and the group keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_gets_nowhere_without_a_reason_ends_the_worker() {
+    let scene = Scene::start_with(Shape::Immediate, |stream| stream.watchdog_ms = 3_000).await;
+    scene.produce(0..10).await;
+    scene.wait_for(10).await;
+    let unread = Fault::AnswerError(ResponseError::NotLeaderOrFollower)
+        .on(ApiKey::Fetch)
+        .always();
+    let fault = scene.broker.inject(unread);
+    let struck = tokio::time::timeout(LIMIT, fault.wait_until_struck(1)).await;
+    assert_eq!(struck, Ok(true), "nothing is fetched any more");
+    scene.produce(10..20).await;
+    let ended = tokio::time::timeout(LIMIT, scene.worker)
+        .await
+        .expect("ends")
+        .unwrap();
+    let error = ended.expect_err("the watchdog speaks").to_string();
+    assert!(error.starts_with("watchdog: nothing of"), "{error}");
+}
+
+/// Nothing to read is no reason to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_nothing_to_do_stays() {
+    let scene = Scene::start_with(Shape::Immediate, |stream| stream.watchdog_ms = 1_000).await;
+    scene.produce(0..10).await;
+    scene.wait_for(10).await;
+    let idle = tokio::time::timeout(Duration::from_secs(4), scene.worker).await;
+    assert!(idle.is_err(), "{idle:?}");
+    scene.process.shutdown.request("the test is over");
 }

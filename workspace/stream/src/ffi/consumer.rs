@@ -374,6 +374,10 @@ impl Source for Consumer {
             .collect())
     }
 
+    fn is_waiting(&self, _: TopicPartition) -> bool {
+        false
+    }
+
     fn take_complaint(&mut self) -> Option<StreamError> {
         let error = self.queue.client.last_error()?;
         self.queue.client.clear_last_error();

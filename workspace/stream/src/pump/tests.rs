@@ -144,6 +144,10 @@ impl Source for Script {
         Ok(Vec::new())
     }
 
+    fn is_waiting(&self, _: TopicPartition) -> bool {
+        false
+    }
+
     fn take_complaint(&mut self) -> Option<StreamError> {
         None
     }

@@ -375,6 +375,11 @@ impl<S: Source> Source for Retrying<S> {
         Ok(positions)
     }
 
+    fn is_waiting(&self, at: TopicPartition) -> bool {
+        let lane = self.side.as_ref().and_then(|side| side.lanes.get(&at));
+        lane.is_some_and(|lane| lane.held_until_ms.is_some())
+    }
+
     fn take_complaint(&mut self) -> Option<StreamError> {
         let of_side = || self.side.as_mut().and_then(|side| side.consumer.take_complaint());
         self.complaint
