@@ -6,6 +6,7 @@
 //! - [`broker`]: the embedded broker alone.
 //! - [`brake`]: which brakes are pulled, and releasing them.
 //! - [`run`]: one service, as the demo starts it.
+//! - [`verify`]: a verdict over a whole run.
 
 pub mod brake;
 pub mod broker;
@@ -13,3 +14,4 @@ pub mod cli;
 pub mod demo;
 pub mod run;
 pub mod topics;
+pub mod verify;

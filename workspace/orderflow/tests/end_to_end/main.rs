@@ -8,6 +8,7 @@
 //! - `retention`: old orders on topics that keep little.
 //! - `brake`: a group that would drain its topic into the dead letters.
 //! - `broker`: the embedded broker alone.
+//! - `verify`: the verdict over a run.
 //! - `demo`: everything from one command.
 //! - `errors`: what a person reads when something is wrong.
 #![allow(
@@ -27,3 +28,4 @@ mod pipeline;
 mod refusal;
 mod restart;
 mod retention;
+mod verify;
