@@ -179,7 +179,7 @@ async fn stands(config: &Config, scope: &Scope) -> Result<Vec<Stand>, Exit> {
 }
 
 /// Every topic that the groups write to.
-fn written(config: &Config, scope: &Scope, retries: &RetryTopics) -> Vec<String> {
+pub(super) fn written(config: &Config, scope: &Scope, retries: &RetryTopics) -> Vec<String> {
     let letters = scope.groups.iter().flat_map(|group| config.letters(*group));
     let mut topics: Vec<String> = letters.map(|letters| letters.topic).collect();
     let names = &config.topics;

@@ -14,6 +14,7 @@ use testkit::Ended;
 use crate::common::{DEADLINE, Pipeline, Worker, json_of};
 
 const ORDERS: i64 = 30;
+const PARTITIONS: i32 = 3;
 
 fn order(id: i64) -> String {
     // Every tenth one is suspicious.
@@ -79,7 +80,7 @@ async fn write(pipeline: &Pipeline, topic: &str, records: impl Iterator<Item = (
 
 /// Lays out a run of [`ORDERS`] orders; groups have not committed yet.
 async fn lay_out(flaw: &Flaw) -> Pipeline {
-    let pipeline = Pipeline::new(3).await;
+    let pipeline = Pipeline::new(PARTITIONS).await;
     let ids = || 1..=ORDERS;
     let twice =
         |id: i64, doubled: Option<i64>| std::iter::repeat_n(id, if doubled == Some(id) { 2 } else { 1 });
@@ -108,30 +109,38 @@ async fn lay_out(flaw: &Flaw) -> Pipeline {
     pipeline
 }
 
-/// Commits the ends of a worker's inputs for its group, all but the last `behind` records of each.
-async fn commit(pipeline: &Pipeline, worker: Worker, behind: i64) {
-    let observer = pipeline.broker.observer();
-    let mut offsets = TopicPartitionList::new();
-    for input in pipeline.inputs(worker) {
-        for (partition, end) in observer.end_offsets(input).await {
-            let next = Offset::Offset((end - behind).max(0));
-            offsets.add_partition_offset(input, partition, next).unwrap();
-        }
-    }
+/// Commits the ends of these topics for a group, all but the last `behind` records of each partition.
+async fn commit_ends(pipeline: &Pipeline, group: &str, topics: &[&str], behind: i64) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", pipeline.broker.address())
-        .set("group.id", pipeline.group(worker))
+        .set("group.id", group)
         .create()
         .unwrap();
-    tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync).unwrap())
-        .await
-        .unwrap();
+    let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+    let commit = move || {
+        let mut offsets = TopicPartitionList::new();
+        for topic in &topics {
+            for partition in 0..PARTITIONS {
+                let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap();
+                let next = Offset::Offset((end - behind).max(0));
+                offsets.add_partition_offset(topic, partition, next).unwrap();
+            }
+        }
+        consumer.commit(&offsets, CommitMode::Sync).unwrap();
+    };
+    tokio::task::spawn_blocking(commit).await.unwrap();
+}
+
+async fn commit(pipeline: &Pipeline, worker: Worker, behind: i64) {
+    commit_ends(pipeline, pipeline.group(worker), &pipeline.inputs(worker), behind).await;
 }
 
 async fn commit_all(pipeline: &Pipeline) {
-    for worker in Worker::ALL {
-        commit(pipeline, worker, 0).await;
-    }
+    tokio::join!(
+        commit(pipeline, Worker::Fraud, 0),
+        commit(pipeline, Worker::Payment, 0),
+        commit(pipeline, Worker::Analytics, 0),
+    );
 }
 
 async fn verify(pipeline: &Pipeline, arguments: &[&str]) -> Ended {
@@ -350,27 +359,14 @@ async fn an_order_in_a_retry_topic_is_not_finished_until_its_group_has_taken_it(
     commit_all(&pipeline).await;
     let group = pipeline.group(Worker::Payment).to_owned();
     let retry = format!("{}.{group}.retry.5s", pipeline.orders);
-    pipeline.broker.observer().create_topic(&retry, 3).await;
+    pipeline.broker.observer().create_topic(&retry, PARTITIONS).await;
     write(&pipeline, &retry, [(7, order(7))].into_iter()).await;
     let line = shows(&verify(&pipeline, &[]).await, &[("not_finished", 1)]);
     let example = &line["checks"]["not_finished"]["examples"][0];
     assert_eq!((&example["id"], &example["place"]), (&json!("7"), &json!(retry)));
     write(&pipeline, &pipeline.payments, [(7, payment(7))].into_iter()).await;
     commit(&pipeline, Worker::Analytics, 0).await;
-    let mut taken = TopicPartitionList::new();
-    for (partition, end) in pipeline.broker.observer().end_offsets(&retry).await {
-        taken
-            .add_partition_offset(&retry, partition, Offset::Offset(end))
-            .unwrap();
-    }
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", pipeline.broker.address())
-        .set("group.id", &group)
-        .create()
-        .unwrap();
-    tokio::task::spawn_blocking(move || consumer.commit(&taken, CommitMode::Sync).unwrap())
-        .await
-        .unwrap();
+    commit_ends(&pipeline, &group, &[&retry], 0).await;
     shows(&verify(&pipeline, &[]).await, &[]);
 }
 
