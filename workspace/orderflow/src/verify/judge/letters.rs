@@ -61,8 +61,8 @@ impl Judge {
         let id = self.id_of(record);
         let explained = match origin(letters, record) {
             Err(what) => Explained::No(what),
-            Ok(origin) if letters.source == self.terms.orders => self.of_order(letters, record, origin),
-            Ok(origin) => self.of_output(letters, record, origin),
+            Ok((topic, origin)) if topic == self.terms.orders => self.of_order(letters, record, origin),
+            Ok((topic, origin)) => self.of_another(&topic, record, origin),
         };
         let place = letters.topic.clone();
         let example = |what: &str| at(place, spot, id.as_deref(), what);
@@ -169,19 +169,16 @@ impl Judge {
         Explained::Yes
     }
 
-    /// A dead letter of a payment or an alert.
-    fn of_output(&self, letters: &Letters, record: &Record<'_>, origin: Spot) -> Explained {
+    /// A dead letter of a payment or an alert, or of something that stood in a retry topic by itself.
+    fn of_another(&self, topic: &str, record: &Record<'_>, origin: Spot) -> Explained {
         let time_ms = number(record, TIMESTAMP).unwrap_or(record.record_time_ms);
         if self.terms.range.ends_before(time_ms) {
             return Explained::OutOfSight;
         }
-        match self.extents.get(&(letters.source.clone(), origin.partition)) {
+        match self.extents.get(&(topic.to_owned(), origin.partition)) {
             Some(extent) if origin.offset < extent.begin => Explained::OutOfSight,
             Some(extent) if origin.offset < extent.end => Explained::Yes,
-            _ => Explained::No(format!(
-                "there is no such record at {origin} of `{}`",
-                letters.source
-            )),
+            _ => Explained::No(format!("there is no such record at {origin} of `{topic}`")),
         }
     }
 
@@ -217,23 +214,32 @@ fn of_refused(refusal: &mut Refusal, group: Group, bytes: u32, may_repeat: bool)
 }
 
 /// Where a dead letter says that it comes from, once its headers are found complete.
-fn origin(letters: &Letters, record: &Record<'_>) -> Result<Spot, String> {
+fn origin(letters: &Letters, record: &Record<'_>) -> Result<(String, Spot), String> {
     let missing = HEADERS
         .into_iter()
         .find(|name| record.headers.last(name).is_none_or(<[u8]>::is_empty));
     if let Some(name) = missing {
         return Err(format!("the header `{name}` is missing or empty"));
     }
-    for (name, wanted) in [(TOPIC, &letters.source), (GROUP, &letters.group_name)] {
-        let found = record.headers.last(name).map(String::from_utf8_lossy);
-        if found.as_deref() != Some(wanted) {
-            let found = found.unwrap_or_default();
+    let text = |name: &str| record.headers.last(name).map(String::from_utf8_lossy).unwrap_or_default();
+    let (topic, group) = (text(TOPIC), text(GROUP));
+    let retries = format!("{}.{}.retry.", letters.source, letters.group_name);
+    for (name, found, wanted, fits) in [
+        (GROUP, &group, &letters.group_name, group == letters.group_name),
+        (
+            TOPIC,
+            &topic,
+            &letters.source,
+            topic == letters.source || topic.starts_with(&retries),
+        ),
+    ] {
+        if !fits {
             return Err(format!("`{name}` is `{found}`, must be `{wanted}`"));
         }
     }
     let partition = number(record, PARTITION).and_then(|partition| i32::try_from(partition).ok());
     match (partition, number(record, OFFSET)) {
-        (Some(partition), Some(offset)) => Ok(Spot { partition, offset }),
+        (Some(partition), Some(offset)) => Ok((topic.into_owned(), Spot { partition, offset })),
         _ => Err(format!("`{PARTITION}` or `{OFFSET}` is no number")),
     }
 }

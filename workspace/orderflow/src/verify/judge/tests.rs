@@ -98,6 +98,7 @@ struct Run {
     output_ends: (i64, i64),
     moved_by: i64,
     begin: i64,
+    parked_extent: Option<(&'static str, Extent)>,
     range: Range,
 }
 
@@ -272,6 +273,9 @@ impl Run {
             };
             judge.extent("orders", partition, extent);
             judge.input("orders", partition, extent.end + self.moved_by);
+        }
+        if let Some((topic, extent)) = self.parked_extent {
+            judge.extent(topic, 0, extent);
         }
         self.tell(&mut judge);
         let (committed, last_stable, unstable) = self.standing;
@@ -682,6 +686,24 @@ fn repeats_across_partitions_are_counted_apart_and_fail_nothing() {
     run.payments.0.remove(last - 1);
     let violated: Vec<_> = run.judged().violated().collect();
     assert_eq!(violated, [(Check::PaymentDiffers, 1)]);
+}
+
+#[test]
+fn what_stood_in_a_retry_topic_by_itself_is_explained_where_it_stood_there() {
+    let mut run = Run::right();
+    let retry = "orders.payments-group.retry.5s";
+    let stray = |offset| {
+        let mut headers = letter_headers("payments-group", "no_origin", Spot { partition: 0, offset });
+        headers[0].1 = retry.as_bytes().to_vec();
+        headers
+    };
+    let letters = run.letters.entry("payments-group").or_default();
+    letters.add(0, "{", stray(0));
+    run.parked_extent = Some((retry, Extent { begin: 0, end: 1 }));
+    assert_eq!(run.judged().violations(), 0, "{}", run.judged());
+    run.letters.entry("payments-group").or_default().add(0, "{", stray(1));
+    let violated: Vec<_> = run.judged().violated().collect();
+    assert_eq!(violated, [(Check::DeadLetterUnexplained, 1)]);
 }
 
 #[test]
