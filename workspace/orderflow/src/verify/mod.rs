@@ -15,8 +15,8 @@
 //! Repeats in the partition of the first occurrence have no effect. Repeats in other partitions, as after
 //! these grew, are counted apart. Probe orders are left out.
 //!
-//! Memory is bounded by the orders: 56 bytes for each and 5 to 12 for the index, 690 MB for 10 million
-//! (`table`), and the client's 16 MiB. No JSON is kept.
+//! Memory is bounded by the orders: 56 bytes for each and 5 to 18 for the index, 690 MB for 10 million
+//! (`table`), and about 100 MB for the client. No JSON is kept.
 //!
 //! - `judge`: the verdict from a stream of facts, pure; `table`, `key`, `canonical`, `findings` are its parts.
 //! - `read`: the facts from topics and store; `standing`: offsets, and waiting for them; `gateway`: charges.

@@ -358,8 +358,7 @@ async fn an_order_in_a_retry_topic_is_not_finished_until_its_group_has_taken_it(
     let pipeline = lay_out(&flaw).await;
     commit_all(&pipeline).await;
     let group = pipeline.group(Worker::Payment).to_owned();
-    let retry = format!("{}.{group}.retry.5s", pipeline.orders);
-    pipeline.broker.observer().create_topic(&retry, PARTITIONS).await;
+    let retry = pipeline.retries()[0].clone();
     write(&pipeline, &retry, [(7, order(7))].into_iter()).await;
     let line = shows(&verify(&pipeline, &[]).await, &[("not_finished", 1)]);
     let example = &line["checks"]["not_finished"]["examples"][0];

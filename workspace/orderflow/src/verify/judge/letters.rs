@@ -221,7 +221,13 @@ fn origin(letters: &Letters, record: &Record<'_>) -> Result<(String, Spot), Stri
     if let Some(name) = missing {
         return Err(format!("the header `{name}` is missing or empty"));
     }
-    let text = |name: &str| record.headers.last(name).map(String::from_utf8_lossy).unwrap_or_default();
+    let text = |name: &str| {
+        record
+            .headers
+            .last(name)
+            .map(String::from_utf8_lossy)
+            .unwrap_or_default()
+    };
     let (topic, group) = (text(TOPIC), text(GROUP));
     let retries = format!("{}.{}.retry.", letters.source, letters.group_name);
     for (name, found, wanted, fits) in [

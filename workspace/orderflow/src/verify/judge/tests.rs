@@ -701,7 +701,10 @@ fn what_stood_in_a_retry_topic_by_itself_is_explained_where_it_stood_there() {
     letters.add(0, "{", stray(0));
     run.parked_extent = Some((retry, Extent { begin: 0, end: 1 }));
     assert_eq!(run.judged().violations(), 0, "{}", run.judged());
-    run.letters.entry("payments-group").or_default().add(0, "{", stray(1));
+    run.letters
+        .entry("payments-group")
+        .or_default()
+        .add(0, "{", stray(1));
     let violated: Vec<_> = run.judged().violated().collect();
     assert_eq!(violated, [(Check::DeadLetterUnexplained, 1)]);
 }
