@@ -15,7 +15,7 @@ impl Judge {
         if !self.judges(Group::Payments) {
             return;
         }
-        let (spot, place) = (spot_of(record), self.terms.payments.clone());
+        let (spot, place) = (spot_of(record), &self.terms.payments);
         let Some(payment) = record.value.and_then(|value| Payment::decode(value).ok()) else {
             let what = "is no payment";
             self.findings
@@ -24,7 +24,8 @@ impl Judge {
         };
         let id = payment.order_id.text();
         let Some(entry) = self.table.get_mut(Key::of(id), spot.partition) else {
-            return self.unknown(Check::PaymentUnknown, place, record, id);
+            let place = place.clone();
+            return self.unknown(Check::PaymentUnknown, &place, record, id);
         };
         if !entry.is_judged() {
             return;
@@ -45,7 +46,7 @@ impl Judge {
         if is_second {
             let what = format!("{} follows another payment", payment.status.as_str());
             self.findings
-                .violates(Check::PaymentDoubled, || at(place.clone(), spot, Some(id), &what));
+                .violates(Check::PaymentDoubled, || at(place, spot, Some(id), &what));
         } else {
             self.findings.holds(Check::PaymentDoubled);
         }
@@ -76,7 +77,7 @@ impl Judge {
         if !self.judges(Group::Fraud) {
             return;
         }
-        let (spot, place) = (spot_of(record), self.terms.alerts.clone());
+        let (spot, place) = (spot_of(record), &self.terms.alerts);
         let Some(alert) = record.value.and_then(|value| Alert::decode(value).ok()) else {
             let what = "is no alert";
             self.findings
@@ -85,7 +86,8 @@ impl Judge {
         };
         let id = alert.order_id.text();
         let Some(entry) = self.table.get_mut(Key::of(id), spot.partition) else {
-            return self.unknown(Check::AlertUnknown, place, record, id);
+            let place = place.clone();
+            return self.unknown(Check::AlertUnknown, &place, record, id);
         };
         if !entry.is_judged() {
             return;
@@ -97,7 +99,7 @@ impl Judge {
         } else {
             let what = "follows another alert";
             self.findings
-                .violates(Check::AlertDoubled, || at(place.clone(), spot, Some(id), what));
+                .violates(Check::AlertDoubled, || at(place, spot, Some(id), what));
         }
         let is_of_later = number(record, SOURCE_OFFSET).is_some_and(|offset| offset > entry.spot().offset);
         if is_of_later && entry.is(Marks::dead_letter_of(Group::Fraud)) {
@@ -123,7 +125,7 @@ impl Judge {
     }
 
     /// An output whose order is not there.
-    fn unknown(&mut self, check: Check, place: String, record: &Record<'_>, id: &str) {
+    fn unknown(&mut self, check: Check, place: &str, record: &Record<'_>, id: &str) {
         let spot = spot_of(record);
         let source_offset = number(record, SOURCE_OFFSET);
         if self.may_be_unknown(spot.partition, source_offset, record.record_time_ms) {
@@ -186,9 +188,9 @@ fn differing(field: &str, found: domain::Money, wanted: domain::Money) -> String
     format!("`{field}` is `{found} {in_found}`, must be {wanted} {in_wanted}")
 }
 
-pub(super) fn at(place: String, spot: Spot, id: Option<&str>, what: &str) -> Example {
+pub(super) fn at(place: &str, spot: Spot, id: Option<&str>, what: &str) -> Example {
     Example {
-        place,
+        place: place.to_owned(),
         spot: Some(spot),
         id: id.map(str::to_owned),
         what: what.to_owned(),

@@ -64,8 +64,7 @@ impl Judge {
             Ok((topic, origin)) if topic == self.terms.orders => self.of_order(letters, record, origin),
             Ok((topic, origin)) => self.of_another(&topic, record, origin),
         };
-        let place = letters.topic.clone();
-        let example = |what: &str| at(place, spot, id.as_deref(), what);
+        let example = |what: &str| at(&letters.topic, spot, id.as_deref(), what);
         match explained {
             Explained::OutOfSight => self.findings.count(Count::OfDeletedOrders),
             Explained::Yes => {
@@ -95,12 +94,7 @@ impl Judge {
                 return;
             }
         }
-        let example = at(
-            topic.to_owned(),
-            spot,
-            id.as_deref(),
-            "waits for its next attempt",
-        );
+        let example = at(topic, spot, id.as_deref(), "waits for its next attempt");
         self.findings.violates(Check::NotFinished, || example);
     }
 
@@ -192,7 +186,7 @@ impl Judge {
                     continue;
                 }
                 let what = format!("is no order, and no dead letter of {}", group.worker());
-                let place = self.terms.orders.clone();
+                let place = &self.terms.orders;
                 self.findings
                     .violates(Check::DeadLetterMissing, || at(place, spot, None, &what));
             }
