@@ -34,6 +34,9 @@ pub enum Command {
     /// The brakes that stop a group before it drains its topic into the dead letters
     #[command(subcommand)]
     Brake(BrakeCommand),
+    /// Look at dead letters
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Judge a run: every order has its payment, its alert and its document once, and nothing is left
     Verify(VerifyArgs),
 }
@@ -176,6 +179,81 @@ pub struct TopicsArgs {
     /// What every process understands.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// `orderflow dlq`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DlqCommand {
+    /// A line for each of the newest dead letters, and how many there are of each code
+    List {
+        /// How many are shown at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=100_000))]
+        limit: u32,
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+    /// One dead letter with its headers and its value
+    Show {
+        /// Partition and offset of the dead letter, as `list` shows them: `2@41`
+        #[arg(value_name = "PARTITION@OFFSET", value_parser = parse_place)]
+        at: (i32, i64),
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+    /// A line of JSON for each dead letter, with everything in it: bytes that are no text in base64
+    Export {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        limit: u64,
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+}
+
+impl DlqCommand {
+    /// Which dead letters.
+    #[must_use]
+    pub const fn args(&self) -> &DlqArgs {
+        match self {
+            Self::List { args, .. } | Self::Show { args, .. } | Self::Export { args, .. } => args,
+        }
+    }
+}
+
+/// Which dead letters, for every command of `orderflow dlq`.
+#[derive(Clone, Debug, Args)]
+pub struct DlqArgs {
+    /// Where Kafka is (the setting `kafka.brokers`)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// This topic of dead letters; may be repeated [default: all of the pipeline's]
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Vec<String>,
+    /// Those that became dead letters at this time or later (RFC 3339 or milliseconds)
+    #[arg(long, value_name = "TIME", value_parser = crate::verify::parse_time)]
+    pub from: Option<i64>,
+    /// Those that became dead letters at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = crate::verify::parse_time)]
+    pub to: Option<i64>,
+    /// Those with this code (`dlq-error-code`); may be repeated
+    #[arg(long, value_name = "CODE")]
+    pub code: Vec<String>,
+    /// Those with this key, for an order its id; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub key: Vec<String>,
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+fn parse_place(text: &str) -> Result<(i32, i64), String> {
+    let place = text
+        .split_once('@')
+        .and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+    place.ok_or_else(|| "must be a partition and an offset, as in `2@41`".to_owned())
 }
 
 /// A worker, for the choice of what is judged.

@@ -10,6 +10,7 @@
 //! - `broker`: the embedded broker alone.
 //! - `verify`: the verdict over a run.
 //! - `demo`: everything from one command.
+//! - `dlq`: looking at dead letters.
 //! - `errors`: what a person reads when something is wrong.
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@ mod brake;
 mod broker;
 mod common;
 mod demo;
+mod dlq;
 mod errors;
 mod pipeline;
 mod refusal;
