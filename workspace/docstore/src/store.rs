@@ -46,6 +46,16 @@ pub trait DocumentStore: Send + Sync {
     /// first: by record time, then by offset.
     async fn alerts(&self, limit: usize) -> Result<Vec<StoredDocument>, StoreError>;
 
+    /// The documents of a collection whose keys come after `after` (all of them for `None`), in the order
+    /// of their keys: at most `limit` and about [`MAX_LIST_BYTES`](crate::document::MAX_LIST_BYTES). An
+    /// empty page is the end.
+    async fn page(
+        &self,
+        collection: Collection,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, StoreError>;
+
     /// The slots since `since_ms` in which something arrived, oldest first, at most
     /// [`Arrivals::SLOTS_KEPT`] of them.
     async fn arrivals(&self, since_ms: i64) -> Result<Vec<Arrivals>, StoreError>;

@@ -24,6 +24,32 @@ fn gbp(minor: i128) -> BTreeMap<String, i128> {
 }
 
 #[tokio::test]
+async fn pages_give_every_document_of_one_collection_once_in_the_order_of_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let orders: Vec<VersionedDocument> = [7, 10, 9, 1, 2]
+        .map(|id: i64| order(&id.to_string(), (0, id), 100, "GB", Money("GBP", id)))
+        .into();
+    store.insert_first(Collection::Orders, &orders).await.unwrap();
+    let other = payment("8", (0, 1), "PAID", Money("GBP", 1));
+    store.upsert_newer(Collection::Payments, &[other]).await.unwrap();
+    let (mut after, mut pages) = (None::<String>, Vec::new());
+    loop {
+        let page = store.page(Collection::Orders, after.as_deref(), 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.key.clone());
+        pages.push(page);
+    }
+    let keys: Vec<Vec<&str>> = pages
+        .iter()
+        .map(|page| page.iter().map(|document| document.key.as_str()).collect())
+        .collect();
+    assert_eq!(keys, [vec!["1", "10"], vec!["2", "7"], vec!["9"]]);
+    assert_eq!(pages[0][0].body, orders[3].body, "byte for byte");
+    assert_eq!(pages[0][0].version, orders[3].version);
+}
+
+#[tokio::test]
 async fn the_first_order_stands_and_a_newer_payment_replaces() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use service::CommonArgs;
 
 use crate::broker::{FlushArg, TopicArg};
@@ -34,6 +34,11 @@ pub enum Command {
     /// The brakes that stop a group before it drains its topic into the dead letters
     #[command(subcommand)]
     Brake(BrakeCommand),
+    /// Look at dead letters
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// Judge a run: every order has its payment, its alert and its document once, and nothing is left
+    Verify(VerifyArgs),
 }
 
 /// `orderflow demo`.
@@ -171,6 +176,129 @@ pub struct TopicsArgs {
     /// Where Kafka is (the setting `kafka.brokers`)
     #[arg(long, value_name = "HOST:PORT")]
     pub brokers: Option<String>,
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `orderflow dlq`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DlqCommand {
+    /// A line for each of the newest dead letters, and how many there are of each code
+    List {
+        /// How many are shown at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=100_000))]
+        limit: u32,
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+    /// One dead letter with its headers and its value
+    Show {
+        /// Partition and offset of the dead letter, as `list` shows them: `2@41`
+        #[arg(value_name = "PARTITION@OFFSET", value_parser = parse_place)]
+        at: (i32, i64),
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+    /// A line of JSON for each dead letter, with everything in it: bytes that are no text in base64
+    Export {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        limit: u64,
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+}
+
+impl DlqCommand {
+    /// Which dead letters.
+    #[must_use]
+    pub const fn args(&self) -> &DlqArgs {
+        match self {
+            Self::List { args, .. } | Self::Show { args, .. } | Self::Export { args, .. } => args,
+        }
+    }
+}
+
+/// Which dead letters, for every command of `orderflow dlq`.
+#[derive(Clone, Debug, Args)]
+pub struct DlqArgs {
+    /// Where Kafka is (the setting `kafka.brokers`)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// This topic of dead letters; may be repeated [default: all of the pipeline's]
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Vec<String>,
+    /// Those that became dead letters at this time or later (RFC 3339 or milliseconds)
+    #[arg(long, value_name = "TIME", value_parser = crate::verify::parse_time)]
+    pub from: Option<i64>,
+    /// Those that became dead letters at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = crate::verify::parse_time)]
+    pub to: Option<i64>,
+    /// Those with this code (`dlq-error-code`); may be repeated
+    #[arg(long, value_name = "CODE")]
+    pub code: Vec<String>,
+    /// Those with this key, for an order its id; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub key: Vec<String>,
+    /// What every process understands.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+fn parse_place(text: &str) -> Result<(i32, i64), String> {
+    let place = text
+        .split_once('@')
+        .and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+    place.ok_or_else(|| "must be a partition and an offset, as in `2@41`".to_owned())
+}
+
+/// A worker, for the choice of what is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Judged {
+    /// Alerts.
+    Fraud,
+    /// Payments.
+    Payment,
+    /// Documents.
+    Analytics,
+}
+
+/// `orderflow verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Where Kafka is (the setting `kafka.brokers`)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// Judge orders that were sent at this time or later (RFC 3339 or milliseconds, record time)
+    #[arg(long, value_name = "TIME", value_parser = crate::verify::parse_time)]
+    pub from: Option<i64>,
+    /// Judge orders that were sent at this time or earlier; offsets and open transactions are not judged
+    /// then, because the pipeline may go on
+    #[arg(long, value_name = "TIME", value_parser = crate::verify::parse_time)]
+    pub to: Option<i64>,
+    /// Wait so long at most until every group has caught up and no transaction is open
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub wait: u64,
+    /// Judge the work of these workers only
+    #[arg(long, value_name = "WORKER", value_delimiter = ',', default_values_t = [Judged::Fraud, Judged::Payment, Judged::Analytics], value_enum)]
+    pub only: Vec<Judged>,
+    /// Leave the document store out
+    #[arg(long)]
+    pub no_store: bool,
+    /// Ask this gateway what it charged: GET URL/charges has to answer a line of JSON for each
+    /// idempotency key, {"key":"pay_...","order_id":"1","charged":1}
+    #[arg(long, value_name = "URL")]
+    pub gateway: Option<String>,
+    /// How many examples of each violation are told
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(..=1_000))]
+    pub examples: u16,
+    /// Print the verdict as one line of JSON on standard output, and the table on standard error
+    #[arg(long)]
+    pub json: bool,
     /// What every process understands.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -6,10 +6,14 @@
 //! - [`broker`]: the embedded broker alone.
 //! - [`brake`]: which brakes are pulled, and releasing them.
 //! - [`run`]: one service, as the demo starts it.
+//! - [`dlq`]: looking at dead letters.
+//! - [`verify`]: a verdict over a whole run.
 
 pub mod brake;
 pub mod broker;
 pub mod cli;
 pub mod demo;
+pub mod dlq;
 pub mod run;
 pub mod topics;
+pub mod verify;

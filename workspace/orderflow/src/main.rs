@@ -17,5 +17,7 @@ fn main() -> ExitCode {
         Command::Topics(TopicsCommand::Apply(args)) => orderflow::topics::main(args),
         Command::Brake(BrakeCommand::Show(args)) => orderflow::brake::show(args),
         Command::Brake(BrakeCommand::Release(args)) => orderflow::brake::release(args),
+        Command::Dlq(command) => orderflow::dlq::main(command),
+        Command::Verify(args) => orderflow::verify::main(args),
     }
 }

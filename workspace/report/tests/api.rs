@@ -328,6 +328,14 @@ impl DocumentStore for Broken {
     async fn alerts(&self, _: usize) -> Result<Vec<StoredDocument>, StoreError> {
         self.fail().await
     }
+    async fn page(
+        &self,
+        _: Collection,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<StoredDocument>, StoreError> {
+        self.fail().await
+    }
     async fn arrivals(&self, _: i64) -> Result<Vec<Arrivals>, StoreError> {
         self.fail().await
     }

@@ -6,7 +6,7 @@
 //! Everything is bounded: records and bytes in work, attempts, and every wait.
 //!
 //! Who may call it: the workers, with a handler, a concurrent handler or a sink (see [`handler`]); the
-//! intake, with a [`publisher::Publisher`]; and the operator's command, with [`admin`] and [`reader`].
+//! intake, with a [`publisher::Publisher`]; and the operator's command, with [`admin`], [`offsets`] and [`reader`].
 //! The crate knows nothing of orders.
 //!
 //! - [`worker`]: running a worker: topics checked, pumps started, one way to end.
@@ -16,7 +16,8 @@
 //!   left open, `restore` what a new owner has to know of repeats, `release` the word that releases a brake, `dead_letter` the headers of one, `parking` the records that wait
 //!   for a later attempt.
 //! - [`ledger`], [`budget`], [`brake`], [`seen`], [`backoff`], [`position`]: the pure parts.
-//! - [`publisher`], [`admin`], [`reader`]: publishing with an answer, questions to a cluster, whole topics.
+//! - [`publisher`], [`admin`], [`offsets`], [`reader`]: publishing with an answer, questions to a cluster,
+//!   where topics end and groups stand, whole topics.
 //! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
 //! - `ffi`: the client, and all unsafe code.
 
@@ -29,6 +30,7 @@ pub mod failure;
 pub mod handler;
 pub mod ledger;
 pub mod metrics;
+pub mod offsets;
 pub mod position;
 pub mod publisher;
 pub mod reader;

@@ -1,12 +1,12 @@
 //! Reading a topic from its start to its end, without a group: for counts, verdicts and the report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::admin;
 use crate::error::StreamError;
 use crate::ffi::Consumer;
-use crate::position::{Partition, StartAt, TopicIndex, TopicPartition};
+use crate::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
 use crate::record::Record;
 use crate::settings::{KafkaSettings, StreamSettings};
 use crate::source::{Entry, Source};
@@ -14,8 +14,8 @@ use crate::source::{Entry, Source};
 const READ_STEP: Duration = Duration::from_millis(200);
 const BATCH: usize = 10_000;
 
-/// Reads every committed record that is in the topic now, partition by partition in order. Returns how
-/// many there were; a topic that does not exist has none.
+/// Reads every committed record that is in the topic now, each once, those of a partition in order. Returns
+/// how many there were; a topic that does not exist has none.
 ///
 /// # Errors
 /// When the cluster refuses, or when nothing comes for `idle_limit` before the end is reached.
@@ -54,12 +54,18 @@ pub async fn read_to_end(
         let starts: Vec<_> = unfinished.iter().map(|at| (*at, StartAt::Earliest)).collect();
         consumer.assign(&starts)?;
         let (mut count, mut heard) = (0, Instant::now());
+        // The client may go back by itself, to an answer about offsets that has become outdated.
+        let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
         while !unfinished.is_empty() {
             let batch = consumer.read(READ_STEP, BATCH);
             for entry in consumer.entries(&batch) {
                 match entry {
                     Entry::Record(record) if unfinished.contains(&record.at) => {
                         heard = Instant::now();
+                        if next.get(&record.at).is_some_and(|next| record.offset < *next) {
+                            continue;
+                        }
+                        next.insert(record.at, record.offset.next());
                         count += 1;
                         each(&record);
                     }

@@ -165,6 +165,19 @@ impl DocumentStore for SqliteStore {
             .await
     }
 
+    async fn page(
+        &self,
+        collection: Collection,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.read("page", move |connection| {
+            read::page(connection, collection, after.as_deref(), limit)
+        })
+        .await
+    }
+
     async fn arrivals(&self, since_ms: i64) -> Result<Vec<Arrivals>, StoreError> {
         self.read("arrivals", move |connection| read::arrivals(connection, since_ms))
             .await

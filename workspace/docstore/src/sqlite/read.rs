@@ -42,6 +42,25 @@ pub(super) fn alerts(connection: &Connection, limit: usize) -> rusqlite::Result<
     )
 }
 
+pub(super) fn page(
+    connection: &Connection,
+    collection: Collection,
+    after: Option<&str>,
+    limit: usize,
+) -> rusqlite::Result<Vec<StoredDocument>> {
+    // No key is empty.
+    let mut statement = connection.prepare(&format!(
+        "SELECT key, generation, source_offset, body FROM {} WHERE key > ?1 ORDER BY key LIMIT ?2",
+        collection.as_str()
+    ))?;
+    bounded(
+        statement.query_map(params![after.unwrap_or_default(), rows_up_to(limit)], |row| {
+            document(row, 0)
+        })?,
+        |document| document.body.len(),
+    )
+}
+
 /// The rows up to the one with which they pass the bytes of a list.
 fn bounded<T>(
     rows: impl Iterator<Item = rusqlite::Result<T>>,

@@ -162,6 +162,13 @@ impl Pipeline {
         self.launch(&["run", "producer", "replay", "--json"]).arg(file)
     }
 
+    /// Asks `orderflow verify`, which waits until everything is done, whether the run was right.
+    pub async fn holds(&self) {
+        let verify = self.launch(&["verify", "--wait", "50"]).run(2 * DEADLINE).await;
+        assert_eq!(verify.code(), Some(0), "{}\n{}", verify.stdout, verify.stderr);
+        assert!(verify.stdout.ends_with("all held\n"), "{}", verify.stdout);
+    }
+
     pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();

@@ -8,7 +8,9 @@
 //! - `retention`: old orders on topics that keep little.
 //! - `brake`: a group that would drain its topic into the dead letters.
 //! - `broker`: the embedded broker alone.
+//! - `verify`: the verdict over a run.
 //! - `demo`: everything from one command.
+//! - `dlq`: looking at dead letters.
 //! - `errors`: what a person reads when something is wrong.
 #![allow(
     clippy::unwrap_used,
@@ -22,8 +24,10 @@ mod brake;
 mod broker;
 mod common;
 mod demo;
+mod dlq;
 mod errors;
 mod pipeline;
 mod refusal;
 mod restart;
 mod retention;
+mod verify;

@@ -175,6 +175,7 @@ async fn each_line_of_a_bad_file_is_taken_or_reported_with_its_number_and_nothin
         }
         assert_eq!(codes, wanted, "{worker:?}");
     }
+    pipeline.holds().await;
     end_all(running).await;
 }
 
@@ -228,5 +229,6 @@ async fn what_a_foreign_producer_writes_wrongly_becomes_a_dead_letter_of_each_gr
     let payments = pipeline.by_order(&pipeline.payments, "order_id").await;
     assert_eq!(payments.keys().collect::<Vec<_>>(), ["1", "5"]);
     assert_eq!(pipeline.store().summary().await.unwrap().orders.documents, 2);
+    pipeline.holds().await;
     end_all(running).await;
 }

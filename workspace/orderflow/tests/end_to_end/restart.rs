@@ -182,6 +182,7 @@ async fn workers_that_are_told_to_stop_in_the_middle_go_on_where_they_stopped_an
     let repeats = check(&pipeline, &orders).await;
     // What was published is committed before the process leaves: a clean stop costs no repeats.
     assert_eq!((repeats.payments, repeats.alerts), (0, 0));
+    pipeline.holds().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,6 +197,7 @@ async fn workers_that_are_killed_in_the_middle_leave_nothing_out_and_do_nothing_
     // What a killed worker had not committed is aborted, and readers of committed records never see it.
     let repeats = check(&pipeline, &orders).await;
     assert_eq!((repeats.payments, repeats.alerts), (0, 0));
+    pipeline.holds().await;
 }
 
 /// Records that this process has read from `orders`, as its own metrics say.
@@ -268,6 +270,7 @@ async fn the_partitions_of_an_instance_that_is_killed_go_to_the_other_one_and_no
     let orders = Orders::new(3_000);
     replay_with_two_instances(&pipeline, &orders, Signal::KILL).await;
     check(&pipeline, &orders).await;
+    pipeline.holds().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,4 +279,5 @@ async fn an_instance_that_joins_and_leaves_in_the_middle_leaves_nothing_out() {
     let orders = Orders::new(3_000);
     replay_with_two_instances(&pipeline, &orders, Signal::TERM).await;
     check(&pipeline, &orders).await;
+    pipeline.holds().await;
 }

@@ -17,9 +17,11 @@ const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 /// A partition by its topic's name.
 pub(crate) type Place = (CString, i32);
 
-/// Whose view of a partition's end.
+/// Which end of a partition, in whose view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
+    /// The oldest offset that is there.
+    First,
     /// The end of everything: the high watermark.
     OfAll,
     /// Where the oldest open transaction begins: the last stable offset.
@@ -64,14 +66,19 @@ impl Inquirer {
         end: End,
         timeout: Duration,
     ) -> Result<Vec<(CString, i32, i64)>, StreamError> {
-        let latest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
+        let spec = match end {
+            End::First => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST,
+            End::OfAll | End::OfCommitted => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST,
+        };
         let list = List::new(
             partitions
                 .iter()
-                .map(|(topic, partition)| (topic.as_c_str(), *partition, latest)),
+                .map(|(topic, partition)| (topic.as_c_str(), *partition, spec as i64)),
         );
         let isolation = match end {
-            End::OfAll => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+            End::First | End::OfAll => {
+                sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+            }
             End::OfCommitted => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
         };
         let options = self.options(sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout)?;
@@ -116,6 +123,21 @@ impl Inquirer {
             .into_iter()
             .map(|entry| ((entry.topic, entry.partition), entry.note));
         Ok(noted.collect())
+    }
+
+    /// The offsets that the group has committed last in these partitions, whether or not an open transaction
+    /// is about to move them. Partitions without one are left out.
+    pub fn committed(
+        &self,
+        group: &str,
+        partitions: &[Place],
+        timeout: Duration,
+    ) -> Result<Vec<(Place, i64)>, StreamError> {
+        let entries = self.group_offsets(group, partitions, false, timeout)?;
+        let committed = entries.into_iter().filter(|entry| entry.offset >= 0);
+        Ok(committed
+            .map(|entry| ((entry.topic, entry.partition), entry.offset))
+            .collect())
     }
 
     /// The partitions whose committed offset an open transaction is about to move, at this moment.
