@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use domain::{Currency, EventTime, Money, Order, OrderId, Payment, PaymentStatus, ids};
-use stream::{ConcurrentHandler, Failure, OutputRecord, OutputTopic, Record};
+use stream::{ConcurrentHandler, Failure, LastWord, OutputRecord, OutputTopic, Record};
 
 use crate::gateway::{Charge, GatewayError, PaymentGateway, Settled};
 
@@ -82,8 +82,12 @@ impl<G: PaymentGateway> ConcurrentHandler for Settle<G> {
         }
     }
 
-    fn give_up(&self, job: &Job, attempts: u32) -> Vec<OutputRecord> {
-        self.payment(job, PaymentStatus::Failed, attempts)
+    async fn give_up(&self, job: &Job, attempts: u32) -> Result<LastWord, Failure> {
+        Ok(LastWord::GaveUp(self.payment(
+            job,
+            PaymentStatus::Failed,
+            attempts,
+        )))
     }
 }
 
@@ -166,9 +170,11 @@ mod tests {
         });
         let failure = failing.attempt(&job, 1).await.expect_err("outage");
         assert!(matches!(failure, Failure::Transient { ref code, .. } if code == "gateway_unavailable"));
-        let last = Payment::decode(&failing.give_up(&job, 3)[0].value)
-            .expect("payment")
-            .status;
+        let last = failing.give_up(&job, 3).await.expect("known");
+        let LastWord::GaveUp(outputs) = last else {
+            panic!("{last:?}")
+        };
+        let last = Payment::decode(&outputs[0].value).expect("payment").status;
         assert_eq!(last, PaymentStatus::Failed);
     }
 
