@@ -18,6 +18,16 @@ use rdkafka::producer::FutureRecord;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use support::*;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+
+/// A client. None can be made before somebody has said whose cryptography TLS stands on.
+fn http() -> Client {
+    if CryptoProvider::get_default().is_none() {
+        // Another test of this process was first, and chose the same.
+        let _installed = ring::default_provider().install_default().is_ok();
+    }
+    Client::new()
+}
 
 struct Port {
     broker: Broker,
@@ -34,7 +44,7 @@ impl Port {
         let broker = Broker::start(Options { admin, ..options });
         Self {
             broker: broker.await.unwrap(),
-            client: Client::new(),
+            client: http(),
         }
     }
 
@@ -70,7 +80,8 @@ async fn it_is_off_unless_it_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_what_it_is_and_what_the_broker_counts() {
     let port = Port::open().await;
-    let guide = reqwest::get(port.url("/")).await.unwrap().text().await.unwrap();
+    let guide = port.client.get(port.url("/")).send().await.unwrap();
+    let guide = guide.text().await.unwrap();
     assert!(guide.contains("never for production"), "{guide}");
     port.broker.create_topic("orders", 1).unwrap();
     assert_eq!(port.get("/stats").await["topics"], 1);

@@ -3,25 +3,41 @@
 //!
 //! What it guarantees: an order is never passed over (see `stream`); the gateway is called with the same
 //! idempotency key for the same order, however often it is tried; an order whose attempts are used up
-//! gets the status `FAILED` and is in the dead letters too. Thousands of orders are in flight at once, so
-//! the gateway's answer time does not bound the throughput.
+//! is looked up, and only where the gateway knows nothing of it gets the status `FAILED` and is in the
+//! dead letters too. A gateway that is away delays orders and fails none. Thousands of orders are in
+//! flight at once, so the gateway's answer time does not bound the throughput.
 //!
 //! - [`config`]: the sections that this service reads.
 //! - [`gateway`]: the trait, and what a gateway can answer.
 //! - [`simulated`]: a gateway for demonstrations, with seeded outcomes.
+//! - [`http_gateway`]: a gateway behind HTTP, and what its answers mean.
+//! - [`guarded`]: so many calls at once and no more, and none while the gateway is away.
+//! - [`circuit`]: when that is.
 //! - [`settle`]: an order in, a payment out.
+//! - [`metrics`]: what is measured of the calls to the gateway.
 
+pub mod circuit;
 pub mod config;
 pub mod gateway;
+pub mod guarded;
+pub mod http_gateway;
+pub mod metrics;
 pub mod settle;
 pub mod simulated;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use config::Config;
+use config::{GatewayKind, GatewaySettings};
 use domain::{Currency, EventTime, Order};
+use gateway::{GatewayError, PaymentGateway};
+use guarded::Guarded;
+use http_gateway::HttpGateway;
+use metrics::GatewayMetrics;
 use service::{Exit, Process, ServiceInfo};
+use settle::{Settle, Terms};
+use simulated::SimulatedGateway;
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent};
 use stream::{Record, Repeats};
 
@@ -48,15 +64,52 @@ pub async fn run(config: Config, process: Process) -> Result<(), Exit> {
             is_keyed_by_its_id(record, default_currency)
         })),
     };
-    let gateway = simulated::SimulatedGateway::new(config.payment.simulated);
-    let settle = settle::Settle::new(gateway, default_currency, now);
     let surroundings = Surroundings {
-        process,
+        process: process.clone(),
         kafka: config.kafka,
         stream: config.stream,
     };
-    run_concurrent(spec, surroundings, Arc::new(settle)).await?;
+    let key_lifetime = Duration::from_millis(config.payment.gateway.key_lifetime_ms);
+    let terms = Terms {
+        default_currency,
+        key_lifetime,
+        clock: now,
+    };
+    match config.payment.gateway.kind {
+        GatewayKind::Simulated => {
+            let gateway = SimulatedGateway::new(config.payment.simulated);
+            run_concurrent(spec, surroundings, Arc::new(Settle::new(gateway, terms))).await?;
+        }
+        GatewayKind::Http => {
+            let gateway = http_gateway(&config.payment.gateway, &process).await?;
+            run_concurrent(spec, surroundings, Arc::new(Settle::new(gateway, terms))).await?;
+        }
+    }
     Ok(())
+}
+
+/// No order has this payment: its lookup asks whether the gateway talks to us.
+const NOBODYS_PAYMENT: &str = "pay_00000000000000000000000000000000";
+
+/// The gateway behind HTTP. One that refuses us at the start stops the start; one that is away does not:
+/// orders wait for it.
+async fn http_gateway(settings: &GatewaySettings, process: &Process) -> Result<Guarded<HttpGateway>, Exit> {
+    let metrics = GatewayMetrics::register(&process.metrics)
+        .map_err(|error| Exit::bug(format!("the metrics of the gateway: {error}")))?;
+    let gateway = HttpGateway::new(settings).map_err(|error| Exit::config(error.to_string()))?;
+    match gateway.lookup(NOBODYS_PAYMENT).await {
+        Ok(_) => {}
+        Err(error @ GatewayError::Misconfigured { .. }) => {
+            return Err(Exit::unavailable(error.to_string()));
+        }
+        Err(error) => tracing::warn!(%error, "gateway can not be asked yet, orders wait for it"),
+    }
+    Ok(Guarded::new(
+        gateway,
+        settings.max_in_flight,
+        settings.limits(),
+        metrics,
+    ))
 }
 
 /// The clock of the process, at the edge.

@@ -1,19 +1,34 @@
 //! An order in, a payment out.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use domain::{Currency, EventTime, Money, Order, OrderId, Payment, PaymentStatus, ids};
-use stream::{ConcurrentHandler, Failure, OutputRecord, OutputTopic, Record};
+use stream::{ConcurrentHandler, Failure, LastWord, OutputRecord, OutputTopic, Record};
 
-use crate::gateway::{Charge, GatewayError, PaymentGateway, Settled};
+use crate::gateway::{Charge, Found, GatewayError, PaymentGateway, Settled};
 
 const PAYMENTS: OutputTopic = OutputTopic(0);
+
+/// A last word asks so often what became of a payment, with this pause in between.
+const LOOKUPS: u32 = 3;
+const LOOKUP_PAUSE: Duration = Duration::from_millis(300);
+
+/// What holds for all orders.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The currency of orders that name none.
+    pub default_currency: Currency,
+    /// How long the gateway keeps an idempotency key.
+    pub key_lifetime: Duration,
+    /// Tells when a payment ended, and how old an order is.
+    pub clock: fn() -> EventTime,
+}
 
 /// Settles orders with a gateway.
 pub struct Settle<G> {
     gateway: G,
-    default_currency: Currency,
-    clock: fn() -> EventTime,
+    terms: Terms,
 }
 
 /// An order that is being settled.
@@ -22,16 +37,36 @@ pub struct Job {
     order_id: OrderId<'static>,
     payment_id: String,
     money: Money,
+    record_time_ms: i64,
 }
 
 impl<G: PaymentGateway> Settle<G> {
-    /// Settles with this gateway; `clock` tells when a payment ended.
-    pub const fn new(gateway: G, default_currency: Currency, clock: fn() -> EventTime) -> Self {
-        Self {
-            gateway,
-            default_currency,
-            clock,
+    /// Settles with this gateway.
+    pub const fn new(gateway: G, terms: Terms) -> Self {
+        Self { gateway, terms }
+    }
+
+    async fn settle(&self, job: &Job) -> Result<Settled, GatewayError> {
+        // A key that the gateway has forgotten protects from nothing: a charge would be a second one.
+        if self.may_be_forgotten(job)
+            && let Found::Settled(settled) = self.gateway.lookup(&job.payment_id).await?
+        {
+            return Ok(settled);
         }
+        let charge = Charge {
+            payment_id: &job.payment_id,
+            order_id: &job.order_id,
+            money: job.money,
+        };
+        self.gateway.charge(charge).await
+    }
+
+    /// Whether a charge of this order may be so old that the gateway has forgotten its key. Nobody
+    /// charged it before its record was sent.
+    fn may_be_forgotten(&self, job: &Job) -> bool {
+        let age_ms = (self.terms.clock)().0.saturating_sub(job.record_time_ms);
+        let lifetime_ms = self.terms.key_lifetime.as_millis();
+        u128::try_from(age_ms).is_ok_and(|age_ms| age_ms > lifetime_ms)
     }
 
     fn payment(&self, job: &Job, status: PaymentStatus, attempts: u32) -> Vec<OutputRecord> {
@@ -41,7 +76,7 @@ impl<G: PaymentGateway> Settle<G> {
             payment_id: Cow::Borrowed(&job.payment_id),
             money: job.money,
             attempts,
-            timestamp: (self.clock)(),
+            timestamp: (self.terms.clock)(),
         };
         let mut value = Vec::with_capacity(192);
         payment.encode(&mut value);
@@ -60,125 +95,70 @@ impl<G: PaymentGateway> ConcurrentHandler for Settle<G> {
         let value = record
             .value
             .ok_or_else(|| Failure::poison("empty", "the record has no value, must be an order"))?;
-        let order = Order::decode(value, self.default_currency)
+        let order = Order::decode(value, self.terms.default_currency)
             .map_err(|rejection| Failure::poison(rejection.code.as_str(), rejection.message))?;
         Ok(Job {
             payment_id: ids::payment_id(order.id.text()),
             money: order.money,
             order_id: order.id.into_owned(),
+            record_time_ms: record.record_time_ms,
         })
     }
 
-    async fn attempt(&self, job: &Job, attempt: u32) -> Result<Vec<OutputRecord>, Failure> {
-        let charge = Charge {
-            payment_id: &job.payment_id,
-            order_id: job.order_id.text(),
-            money: job.money,
-        };
-        match self.gateway.charge(charge).await {
-            Ok(Settled::Paid) => Ok(self.payment(job, PaymentStatus::Paid, attempt)),
-            Ok(Settled::Declined) => Ok(self.payment(job, PaymentStatus::Declined, attempt)),
-            Err(error) => Err(classify(error)),
-        }
+    fn ready(&self) -> impl Future<Output = impl Send> + Send {
+        self.gateway.ready()
     }
 
-    fn give_up(&self, job: &Job, attempts: u32) -> Vec<OutputRecord> {
-        self.payment(job, PaymentStatus::Failed, attempts)
+    async fn attempt(&self, job: &Job, attempt: u32) -> Result<Vec<OutputRecord>, Failure> {
+        let settled = self.settle(job).await.map_err(classify)?;
+        Ok(self.payment(job, status(settled), attempt))
+    }
+
+    async fn give_up(&self, job: &Job, attempts: u32) -> Result<LastWord, Failure> {
+        let mut lookups = 1;
+        loop {
+            match self.gateway.lookup(&job.payment_id).await {
+                Ok(Found::Settled(settled)) => {
+                    let outputs = self.payment(job, status(settled), attempts);
+                    return Ok(LastWord::Settled(outputs));
+                }
+                Ok(Found::Nothing) => {
+                    let outputs = self.payment(job, PaymentStatus::Failed, attempts);
+                    return Ok(LastWord::GaveUp(outputs));
+                }
+                Err(error @ GatewayError::Away { .. }) => return Err(classify(error)),
+                Err(error) if lookups == LOOKUPS => return Err(classify(error)),
+                Err(_) => tokio::time::sleep(LOOKUP_PAUSE).await,
+            }
+            lookups += 1;
+        }
+    }
+}
+
+const fn status(settled: Settled) -> PaymentStatus {
+    match settled {
+        Settled::Paid => PaymentStatus::Paid,
+        Settled::Declined => PaymentStatus::Declined,
     }
 }
 
 /// What an error of the gateway means for the record.
 fn classify(error: GatewayError) -> Failure {
     let message = error.to_string();
+    let transient = |code: &'static str, retry_after| Failure::Transient {
+        code: code.into(),
+        message: message.clone(),
+        retry_after,
+    };
     match error {
-        GatewayError::Unavailable { retry_after, .. } => Failure::Transient {
-            code: "gateway_unavailable".into(),
-            message,
-            retry_after,
-        },
+        GatewayError::NoAnswer { .. } => transient("gateway_no_answer", None),
+        GatewayError::Unavailable { retry_after, .. } => transient("gateway_unavailable", retry_after),
+        GatewayError::InProgress { retry_after, .. } => transient("gateway_in_progress", retry_after),
+        GatewayError::Refused { .. } => Failure::poison("gateway_refused", message),
+        GatewayError::Misconfigured { .. } => Failure::away("gateway_refuses_us", message),
+        GatewayError::Away { .. } => Failure::away("gateway_away", message),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use stream::position::{Offset, Partition, TopicIndex, TopicPartition};
-    use stream::record::NoHeaders;
-
-    use super::*;
-    use crate::config::SimulatedSettings;
-    use crate::simulated::SimulatedGateway;
-
-    fn settle(settings: SimulatedSettings) -> Settle<SimulatedGateway> {
-        let gateway = SimulatedGateway::new(SimulatedSettings {
-            delay_ms: 0,
-            ..settings
-        });
-        Settle::new(gateway, Currency::USD, || EventTime(1_705_029_300_000))
-    }
-
-    fn record(value: &str) -> Record<'_> {
-        Record {
-            at: TopicPartition {
-                topic: TopicIndex(0),
-                partition: Partition(0),
-            },
-            offset: Offset(0),
-            record_time_ms: 0,
-            key: None,
-            value: Some(value.as_bytes()),
-            headers: &NoHeaders,
-        }
-    }
-
-    const ORDER: &str = r#"{"order_id":"A-7","amount":"249.99","country":"FR","currency":"EUR"}"#;
-
-    #[tokio::test]
-    async fn a_paid_order_gives_the_documented_payment() {
-        let settle = settle(SimulatedSettings::default());
-        let job = settle.decode(&record(ORDER)).expect("job");
-        let outputs = settle.attempt(&job, 2).await.expect("paid");
-        let output = outputs.first().expect("one output");
-        assert_eq!((output.key.as_slice(), outputs.len()), (&b"A-7"[..], 1));
-        let payment = Payment::decode(&output.value).expect("payment");
-        assert_eq!(payment.status, PaymentStatus::Paid);
-        assert_eq!(payment.order_id.text(), "A-7");
-        assert_eq!(
-            (payment.money.minor.0, payment.money.currency.as_str()),
-            (24_999, "EUR")
-        );
-        assert_eq!(payment.attempts, 2);
-        assert_eq!(payment.payment_id, ids::payment_id("A-7"));
-    }
-
-    #[tokio::test]
-    async fn a_declined_order_is_final_and_an_outage_is_transient() {
-        let declining = settle(SimulatedSettings {
-            decline_share: 1.0,
-            ..SimulatedSettings::default()
-        });
-        let job = declining.decode(&record(ORDER)).expect("job");
-        let outputs = declining.attempt(&job, 1).await.expect("declined");
-        let status = Payment::decode(&outputs[0].value).expect("payment").status;
-        assert_eq!(status, PaymentStatus::Declined);
-        let failing = settle(SimulatedSettings {
-            fail_share: 1.0,
-            ..SimulatedSettings::default()
-        });
-        let failure = failing.attempt(&job, 1).await.expect_err("outage");
-        assert!(matches!(failure, Failure::Transient { ref code, .. } if code == "gateway_unavailable"));
-        let last = Payment::decode(&failing.give_up(&job, 3)[0].value)
-            .expect("payment")
-            .status;
-        assert_eq!(last, PaymentStatus::Failed);
-    }
-
-    #[test]
-    fn what_is_no_order_is_poison() {
-        let settle = settle(SimulatedSettings::default());
-        let failure = settle.decode(&record("[]")).expect_err("poison");
-        assert!(
-            matches!(failure, Failure::Poison { ref code, .. } if code == "not_an_object"),
-            "{failure:?}"
-        );
-    }
-}
+mod tests;

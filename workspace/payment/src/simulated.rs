@@ -6,7 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::config::SimulatedSettings;
-use crate::gateway::{Charge, GatewayError, PaymentGateway, Settled};
+use crate::gateway::{Charge, Found, GatewayError, PaymentGateway, Settled};
 
 /// The simulated gateway.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,12 @@ fn draw(seed: u64, order_id: &str) -> f64 {
 impl PaymentGateway for SimulatedGateway {
     async fn charge(&self, charge: Charge<'_>) -> Result<Settled, GatewayError> {
         tokio::time::sleep(Duration::from_millis(self.settings.delay_ms)).await;
-        self.outcome(charge.order_id)
+        self.outcome(charge.order_id.text())
+    }
+
+    /// It remembers nothing, and charging anew gives the same outcome again.
+    async fn lookup(&self, _: &str) -> Result<Found, GatewayError> {
+        Ok(Found::Nothing)
     }
 }
 

@@ -299,7 +299,7 @@ async fn the_intake_answers_with_the_place_where_the_order_is() {
         .to_owned();
     running.wait_ready(DEADLINE).await;
     let order = r#"{"order_id":77,"amount":2.50,"country":"FR","gift":true}"#;
-    let response = reqwest::Client::new()
+    let response = testkit::http()
         .post(&url)
         .header("content-type", "application/json")
         .body(order)

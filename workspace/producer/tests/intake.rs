@@ -102,7 +102,7 @@ impl Intake {
         Self {
             url,
             sent,
-            client: reqwest::Client::new(),
+            client: testkit::http(),
         }
     }
 

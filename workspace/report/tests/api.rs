@@ -21,7 +21,7 @@ use report::ReportSettings;
 use serde_json::Value;
 
 async fn get(url: String) -> (u16, String) {
-    let response = reqwest::get(url).await.unwrap();
+    let response = testkit::fetch(url).await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
@@ -91,7 +91,7 @@ async fn a_limit_that_is_not_1_to_1000_is_a_problem_that_names_it() {
         "1&limit=2",
         "%ff",
     ] {
-        let response = reqwest::get(server.url(&format!("/api/analytics?limit={bad}")))
+        let response = testkit::fetch(server.url(&format!("/api/analytics?limit={bad}")))
             .await
             .unwrap();
         assert_eq!(response.status(), 400, "{bad}");
@@ -146,7 +146,7 @@ async fn what_is_not_there_is_a_404_problem() {
         "/nothing",
         "/api/orders/1/x",
     ] {
-        let response = reqwest::get(server.url(path)).await.unwrap();
+        let response = testkit::fetch(server.url(path)).await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
         assert_eq!(
             response.headers()["content-type"],
@@ -154,7 +154,7 @@ async fn what_is_not_there_is_a_404_problem() {
             "{path}"
         );
     }
-    let posted = reqwest::Client::new()
+    let posted = testkit::http()
         .post(server.url("/api/summary"))
         .send()
         .await
@@ -229,7 +229,7 @@ async fn an_unchanged_answer_is_304_and_a_change_is_seen() {
     )
     .await;
     let server = Server::start(report::router(Arc::clone(&store))).await;
-    let client = reqwest::Client::new();
+    let client = testkit::http();
     for path in [
         "/api/analytics",
         "/api/summary",
@@ -279,7 +279,7 @@ async fn every_answer_has_the_security_headers() {
     let (_folder, store) = store();
     let server = Server::start(report::router(store)).await;
     for path in ["/", "/page.js", "/api/summary", "/api/orders/none", "/nothing"] {
-        let response = reqwest::get(server.url(path)).await.unwrap();
+        let response = testkit::fetch(server.url(path)).await.unwrap();
         let headers = response.headers();
         let policy = headers["content-security-policy"].to_str().unwrap();
         assert!(
@@ -352,7 +352,7 @@ async fn a_store_that_fails_is_503_with_retry_after_and_without_its_path() {
     let error = StoreError::transient("locked", "`/secret/place/orderflow.db` is locked");
     let server = Server::start(report::router(Arc::new(Broken(Some(error))))).await;
     for path in ["/api/analytics", "/api/summary", "/api/orders/1", "/api/arrivals"] {
-        let response = reqwest::get(server.url(path)).await.unwrap();
+        let response = testkit::fetch(server.url(path)).await.unwrap();
         assert_eq!(response.status(), 503, "{path}");
         assert_eq!(response.headers()["retry-after"], "1");
         let text = response.text().await.unwrap();

@@ -190,7 +190,7 @@ async fn rows_arrive_totals_change_and_nothing_in_an_order_becomes_markup() {
             "{exact}"
         );
         let link = browser.run("return document.querySelector('#rows a').href").await;
-        let answer = reqwest::get(link.as_str().unwrap()).await.unwrap();
+        let answer = testkit::fetch(link.as_str().unwrap()).await.unwrap();
         assert_eq!(answer.status(), 200, "the link of an order leads to it");
 
         history(&store, 120).await;

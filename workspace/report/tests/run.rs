@@ -50,7 +50,7 @@ async fn free_address() -> String {
 async fn until_answered(url: &str) -> reqwest::Response {
     tokio::time::timeout(DEADLINE, async {
         loop {
-            match reqwest::get(url).await {
+            match testkit::fetch(url).await {
                 Ok(response) => return response,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -99,7 +99,7 @@ async fn a_report_that_starts_first_makes_the_store_is_ready_and_ends_when_told(
         .expect("ends")
         .unwrap()
         .unwrap();
-    assert!(reqwest::get(format!("http://{address}/")).await.is_err());
+    assert!(testkit::fetch(format!("http://{address}/")).await.is_err());
 }
 
 #[tokio::test]

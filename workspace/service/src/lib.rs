@@ -18,7 +18,8 @@
 //! * `admin` serves `/live`, `/ready` and `/metrics`,
 //! * `telemetry` sets up logging,
 //! * [`metrics`] names what the shell itself measures,
-//! * `throttle` keeps a repeated log line from flooding.
+//! * `throttle` keeps a repeated log line from flooding,
+//! * `tls` says whose cryptography TLS stands on.
 
 mod admin;
 pub mod config;
@@ -30,6 +31,7 @@ pub mod settings;
 mod shutdown;
 mod telemetry;
 mod throttle;
+mod tls;
 
 pub use config::{ConfigError, Environment, Flag, Loaded, Problems, Settings, load};
 pub use exit::Exit;
@@ -38,3 +40,4 @@ pub use launch::{CommonArgs, Process, ServiceInfo, launch, start};
 pub use settings::{AdminSettings, LogFormat, LogSettings, ServiceSettings};
 pub use shutdown::Shutdown;
 pub use throttle::Throttle;
+pub use tls::prepare_tls;

@@ -16,6 +16,16 @@ pub enum Failure {
         /// What the other side asked for, as in the HTTP header `Retry-After`.
         retry_after: Option<Duration>,
     },
+    /// Nobody is there to do the work, whatever the record: a declared wait. The attempt counts for
+    /// nothing, and the next one comes as soon as the handler is ready (concurrent handlers and sinks;
+    /// elsewhere it ends the record as a transient failure does).
+    #[error("{message}")]
+    Away {
+        /// Stable code, e.g. `gateway_away`; a label of the retries that are counted.
+        code: Cow<'static, str>,
+        /// A sentence that says who is away.
+        message: String,
+    },
     /// This record will never succeed: it becomes a dead letter at once.
     #[error("{message}")]
     Poison {
@@ -39,6 +49,14 @@ impl Failure {
             code: code.into(),
             message: message.into(),
             retry_after: None,
+        }
+    }
+
+    /// Nobody is there to do the work.
+    pub fn away(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::Away {
+            code: code.into(),
+            message: message.into(),
         }
     }
 

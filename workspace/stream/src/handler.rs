@@ -93,6 +93,14 @@ pub trait ConcurrentHandler: Send + Sync + 'static {
     /// Poison for what can not be decoded.
     fn decode(&self, record: &Record<'_>) -> Result<Self::Job, Failure>;
 
+    /// Waits until an attempt makes sense, e.g. for a place among so many calls at once, or until a
+    /// service that is away is back. Awaited before each attempt and before the last word: this wait
+    /// has no limit, and none of the attempt's time and number is used up by it. What it returns is
+    /// dropped when the attempt is over.
+    fn ready(&self) -> impl Future<Output = impl Send> + Send {
+        std::future::ready(())
+    }
+
     /// One attempt, bounded by `stream.attempt_timeout_ms`. It is repeated after a transient failure, and
     /// ended when its partition is given up, so it must be idempotent.
     fn attempt(
@@ -101,8 +109,26 @@ pub trait ConcurrentHandler: Send + Sync + 'static {
         attempt: u32,
     ) -> impl Future<Output = Result<Vec<OutputRecord>, Failure>> + Send;
 
-    /// The last word on a job whose attempts are used up. The record becomes a dead letter as well.
-    fn give_up(&self, job: &Self::Job, attempts: u32) -> Vec<OutputRecord>;
+    /// The last word on a job whose attempts are used up, bounded as an attempt is. It must know how the
+    /// job ended: an attempt without an answer may have had its effect.
+    ///
+    /// # Errors
+    /// After [`Failure::Away`] it is asked again as soon as the handler is ready. After any other failure
+    /// nobody knows: the record becomes a dead letter with the code `outcome_unknown`.
+    fn give_up(
+        &self,
+        job: &Self::Job,
+        attempts: u32,
+    ) -> impl Future<Output = Result<LastWord, Failure>> + Send;
+}
+
+/// How a job ended whose attempts are used up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// It had its effect after all: the record ends with these outputs, as after an attempt.
+    Settled(Vec<OutputRecord>),
+    /// It had no effect: these outputs say so, and the record becomes a dead letter as well.
+    GaveUp(Vec<OutputRecord>),
 }
 
 /// Work that ends in a store. Writes must be idempotent: a batch is written again after a crash.

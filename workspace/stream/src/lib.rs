@@ -54,7 +54,7 @@ mod unit_of_work;
 pub use error::StreamError;
 pub use failure::Failure;
 pub use handler::{
-    ConcurrentHandler, Handler, NamesByKey, OutputRecord, OutputTopic, Outputs, Repeats, Sink,
+    ConcurrentHandler, Handler, LastWord, NamesByKey, OutputRecord, OutputTopic, Outputs, Repeats, Sink,
 };
 pub use position::{Offset, Partition, TopicIndex, TopicPartition};
 pub use record::{OwnedRecord, Record};

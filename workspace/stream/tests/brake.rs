@@ -17,8 +17,8 @@ use stream::admin::brakes;
 use stream::settings::Delivery;
 use stream::worker::{run_concurrent, run_handler};
 use stream::{
-    ConcurrentHandler, Failure, Handler, OutputRecord, OutputTopic, Outputs, Record, StreamSettings,
-    release_key,
+    ConcurrentHandler, Failure, Handler, LastWord, OutputRecord, OutputTopic, Outputs, Record,
+    StreamSettings, release_key,
 };
 use support::{Bench, LIMIT, Running};
 use testkit::eventually;
@@ -64,8 +64,8 @@ impl ConcurrentHandler for Rule {
         Ok(vec![job.clone()])
     }
 
-    fn give_up(&self, _: &OutputRecord, _: u32) -> Vec<OutputRecord> {
-        Vec::new()
+    async fn give_up(&self, _: &OutputRecord, _: u32) -> Result<LastWord, Failure> {
+        Ok(LastWord::GaveUp(Vec::new()))
     }
 }
 

@@ -19,8 +19,8 @@ use service::{Process, ServiceInfo};
 use stream::settings::dead_letter_topic;
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler};
 use stream::{
-    ConcurrentHandler, Failure, Handler, KafkaSettings, OutputRecord, OutputTopic, Outputs, Record, Repeats,
-    StreamError, StreamSettings,
+    ConcurrentHandler, Failure, Handler, KafkaSettings, LastWord, OutputRecord, OutputTopic, Outputs, Record,
+    Repeats, StreamError, StreamSettings,
 };
 use testkit::devbroker::{self, ApiKey, Fault, FaultHandle, ResponseError};
 use testkit::{Observer, TestBroker, eventually};
@@ -66,8 +66,8 @@ impl ConcurrentHandler for LateCopy {
         Ok(vec![job.clone()])
     }
 
-    fn give_up(&self, _: &OutputRecord, _: u32) -> Vec<OutputRecord> {
-        Vec::new()
+    async fn give_up(&self, _: &OutputRecord, _: u32) -> Result<LastWord, Failure> {
+        Ok(LastWord::GaveUp(Vec::new()))
     }
 }
 

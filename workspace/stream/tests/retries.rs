@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use stream::worker::{WorkerSpec, run_concurrent};
-use stream::{ConcurrentHandler, Failure, OutputRecord, OutputTopic, Record, Repeats, StreamSettings};
+use stream::{
+    ConcurrentHandler, Failure, LastWord, OutputRecord, OutputTopic, Record, Repeats, StreamSettings,
+};
 use support::{Bench, LIMIT, Running};
 use testkit::eventually;
 
@@ -79,12 +81,12 @@ impl ConcurrentHandler for Ask {
         }])
     }
 
-    fn give_up(&self, (key, value): &Self::Job, _: u32) -> Vec<OutputRecord> {
-        vec![OutputRecord {
+    async fn give_up(&self, (key, value): &Self::Job, _: u32) -> Result<LastWord, Failure> {
+        Ok(LastWord::GaveUp(vec![OutputRecord {
             topic: OutputTopic(0),
             key: key.clone(),
             value: format!("gave up {value}").into_bytes(),
-        }]
+        }]))
     }
 }
 

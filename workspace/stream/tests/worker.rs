@@ -19,7 +19,7 @@ use service::Process;
 use stream::settings::{Assignor, Delivery};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
 use stream::{
-    ConcurrentHandler, Failure, Handler, OutputRecord, OutputTopic, Outputs, Record, Repeats, Sink,
+    ConcurrentHandler, Failure, Handler, LastWord, OutputRecord, OutputTopic, Outputs, Record, Repeats, Sink,
     StreamError, StreamSettings, TopicIndex,
 };
 use support::{Bench, INFO, LIMIT, Running};
@@ -312,13 +312,13 @@ impl ConcurrentHandler for Gated {
         }])
     }
 
-    fn give_up(&self, (key, value): &Self::Job, attempts: u32) -> Vec<OutputRecord> {
+    async fn give_up(&self, (key, value): &Self::Job, attempts: u32) -> Result<LastWord, Failure> {
         assert!(attempts > 1, "it was tried again");
-        vec![OutputRecord {
+        Ok(LastWord::GaveUp(vec![OutputRecord {
             topic: OutputTopic(0),
             key: key.clone(),
             value: format!("gave up {value}").into_bytes(),
-        }]
+        }]))
     }
 }
 
@@ -700,8 +700,8 @@ impl ConcurrentHandler for Panicking {
         panic!("the test wants it")
     }
 
-    fn give_up(&self, (): &(), _: u32) -> Vec<OutputRecord> {
-        Vec::new()
+    async fn give_up(&self, (): &(), _: u32) -> Result<LastWord, Failure> {
+        Ok(LastWord::GaveUp(Vec::new()))
     }
 }
 

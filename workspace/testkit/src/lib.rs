@@ -8,6 +8,9 @@
 //! * [`Observer`] creates topics on it, writes and reads records, and reads groups' offsets, with a
 //!   client that is not the code under test,
 //! * [`Launch`] and [`Running`] run a built binary as a real process,
+//! * [`FakeGateway`] is a payment gateway with faults, whose ledger tells what was charged twice; also a
+//!   binary, `fake_gateway`,
+//! * [`http`] and [`fetch`] ask over HTTP,
 //! * [`eventually`] polls with a deadline,
 //! * [`data_file`] finds public data sets.
 #![expect(
@@ -18,6 +21,8 @@
 
 mod broker;
 mod eventually;
+mod gateway;
+mod http;
 mod observer;
 mod process;
 
@@ -25,6 +30,8 @@ pub use broker::TestBroker;
 /// The embedded broker: its options, and what tests let go wrong in it.
 pub use devbroker;
 pub use eventually::{Check, eventually};
+pub use gateway::{Charged, FakeGateway, GatewayFaults, Outcome, charged_twice};
+pub use http::{fetch, http};
 pub use observer::{Observer, Record};
 pub use process::{Ended, Launch, Running, get};
 

@@ -278,7 +278,7 @@ impl Stream {
 /// What the client says when no answer comes.
 pub async fn get(url: &str) -> Result<(u16, String), String> {
     let answer = async {
-        let response = reqwest::get(url).await?;
+        let response = crate::fetch(url).await?;
         let status = response.status().as_u16();
         Ok((status, response.text().await?))
     };

@@ -38,6 +38,7 @@ pub(super) async fn charges(url: &str, judge: &mut Judge) -> Result<(), Exit> {
     let url = format!("{}/charges", url.trim_end_matches('/'));
     let failed =
         |error: reqwest::Error| Exit::unavailable(format!("`--gateway`: `{url}`: {}", causes(&error)));
+    service::prepare_tls();
     let client = reqwest::Client::builder()
         .connect_timeout(ANSWER_LIMIT)
         .read_timeout(ANSWER_LIMIT)

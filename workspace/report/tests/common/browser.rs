@@ -59,7 +59,7 @@ impl Browser {
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
-        let client = reqwest::Client::new();
+        let client = testkit::http();
         let base = format!("http://127.0.0.1:{port}/session");
         let answer: Value = client
             .post(&base)

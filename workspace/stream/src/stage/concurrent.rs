@@ -6,15 +6,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letter::Cause;
 use crate::error::StreamError;
 use crate::failure::Failure;
-use crate::handler::{ConcurrentHandler, OutputRecord};
+use crate::handler::{ConcurrentHandler, LastWord, OutputRecord};
 use crate::ledger::Ticket;
 use crate::metrics::StreamMetrics;
 use crate::parking::{Origin, RetryPlan};
@@ -23,6 +25,9 @@ use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, Place};
 use crate::source::retry::now_ms;
 use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, cause_of};
+
+/// The code of a dead letter whose work may have had its effect, and nobody could say.
+const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 
 /// A record whose attempts are over.
 struct Finished {
@@ -77,11 +82,14 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
         record: &Record<'_>,
         desk: &mut Desk<'_>,
     ) -> Result<(), StreamError> {
-        let decoded = desk
-            .plan
-            .origin(record)
-            .ok_or_else(no_origin)
-            .and_then(|origin| Ok((origin, self.handler.decode(record)?)));
+        let decoded = desk.plan.origin(record).ok_or_else(no_origin).and_then(|origin| {
+            // A handler asks how old a record is, and not since when it is parked.
+            let record = Record {
+                record_time_ms: origin.record_time_ms,
+                ..*record
+            };
+            Ok((origin, self.handler.decode(&record)?))
+        });
         let (origin, job) = match decoded {
             Ok(decoded) => decoded,
             Err(failure) => {
@@ -189,53 +197,66 @@ struct Work<H: ConcurrentHandler> {
 
 impl<H: ConcurrentHandler> Work<H> {
     async fn run(self) -> Result<Ending, StreamError> {
-        let started = Instant::now();
         let before = self.origin.attempts;
-        let mut here = 1;
+        let mut spent = Duration::ZERO;
+        let (mut here, mut away) = (1, 0);
         let failure = loop {
-            let failure = match self.attempt(before.saturating_add(here)).await {
-                Ok(outputs) => {
-                    let digest = Digest::of(self.record.value.as_deref());
-                    return Ok(Ending::outputs(outputs, digest, Some(self.origin.offset)));
-                }
+            let (result, took) = self.attempt(before.saturating_add(here)).await;
+            let failure = match result {
+                Ok(outputs) => return Ok(self.settled(outputs)),
                 Err(failure) => failure,
             };
-            let Failure::Transient {
-                code, retry_after, ..
-            } = &failure
-            else {
-                break failure;
-            };
-            let Some(pause) = self.retry.next_pause(here, started.elapsed(), *retry_after) else {
-                break failure;
+            let (code, pause) = match &failure {
+                Failure::Away { code, .. } => {
+                    away += 1;
+                    (code, self.retry.backoff.pause(away, &mut rand::rng()))
+                }
+                Failure::Transient {
+                    code, retry_after, ..
+                } => {
+                    spent += took;
+                    let Some(pause) = self.retry.next_pause(here, spent, *retry_after) else {
+                        break failure;
+                    };
+                    spent += pause;
+                    here += 1;
+                    (code, pause)
+                }
+                Failure::Poison { .. } | Failure::Fatal { .. } => break failure,
             };
             tokio::time::sleep(pause).await;
             self.metrics.retries.with_label_values(&[code.as_ref()]).inc();
-            here += 1;
         };
         let attempts = before.saturating_add(here);
-        if let Failure::Transient { .. } = &failure {
-            let cause = cause_of(failure.clone(), attempts)?;
-            let parked = self.plan.park(&self.record.as_record(), &cause, now_ms());
-            if let Some(parked) = parked {
-                return Ok(Ending::parked(self.record, parked));
-            }
+        let is_transient = matches!(failure, Failure::Transient { .. });
+        let cause = cause_of(failure, attempts)?;
+        if !is_transient {
+            return Ok(Ending::dead_letter(self.record, cause, Vec::new()));
         }
-        let outputs: Vec<OutputRecord> = match &failure {
-            Failure::Transient { .. } => self.handler.give_up(&self.job, attempts),
-            Failure::Poison { .. } | Failure::Fatal { .. } => Vec::new(),
-        };
-        Ok(Ending::dead_letter(
-            self.record,
-            cause_of(failure, attempts)?,
-            outputs,
-        ))
+        let parked = self.plan.park(&self.record.as_record(), &cause, now_ms());
+        match parked {
+            Some(parked) => Ok(Ending::parked(self.record, parked)),
+            None => self.give_up(cause).await,
+        }
     }
 
-    /// One attempt, which may not hang.
-    async fn attempt(&self, number: u32) -> Result<Vec<OutputRecord>, Failure> {
+    fn settled(&self, outputs: Vec<OutputRecord>) -> Ending {
+        let digest = Digest::of(self.record.value.as_deref());
+        Ending::outputs(outputs, digest, Some(self.origin.offset))
+    }
+
+    /// One attempt as soon as the handler is ready, and how long it took. It may not hang.
+    async fn attempt(&self, number: u32) -> (Result<Vec<OutputRecord>, Failure>, Duration) {
+        let place = self.handler.ready().await;
+        let started = Instant::now();
         let attempt = self.handler.attempt(&self.job, number);
-        tokio::time::timeout(self.attempt_limit, attempt)
+        let result = self.in_time(attempt).await;
+        drop(place);
+        (result, started.elapsed())
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::time::timeout(self.attempt_limit, work)
             .await
             .unwrap_or_else(|_| {
                 let limit_ms = self.attempt_limit.as_millis();
@@ -245,4 +266,35 @@ impl<H: ConcurrentHandler> Work<H> {
                 ))
             })
     }
+
+    /// Ends a record whose attempts are used up. What is not known is not claimed.
+    async fn give_up(self, cause: Cause) -> Result<Ending, StreamError> {
+        let mut away = 0;
+        let unknown = loop {
+            let place = self.handler.ready().await;
+            let word = self.handler.give_up(&self.job, cause.attempts);
+            let word = self.in_time(word).await;
+            drop(place);
+            match word {
+                Ok(LastWord::Settled(outputs)) => return Ok(self.settled(outputs)),
+                Ok(LastWord::GaveUp(outputs)) => {
+                    return Ok(Ending::dead_letter(self.record, cause, outputs));
+                }
+                Err(Failure::Away { .. }) => {
+                    away += 1;
+                    let pause = self.retry.backoff.pause(away, &mut rand::rng());
+                    tokio::time::sleep(pause).await;
+                }
+                Err(unknown) => break unknown,
+            }
+        };
+        let cause = Cause {
+            code: OUTCOME_UNKNOWN.to_owned(),
+            ..cause_of(unknown, cause.attempts)?
+        };
+        Ok(Ending::dead_letter(self.record, cause, Vec::new()))
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,7 +299,7 @@ pub(crate) fn cause_of(failure: Failure, attempts: u32) -> Result<Cause, StreamE
             message,
             attempts,
         }),
-        Failure::Transient { code, message, .. } => {
+        Failure::Transient { code, message, .. } | Failure::Away { code, message } => {
             let message = format!("gave up after {attempts} attempts: {message}");
             Ok(Cause {
                 code: code.into_owned(),

@@ -86,7 +86,12 @@ async fn write<K: Sink>(
     let items: Vec<&K::Item> = batch.iter().map(|prepared| &prepared.item).collect();
     let mut failed = 0_u32;
     loop {
-        match sink.write(&items).await {
+        // To a store that is away everything waits anyhow, so the two are one here.
+        let result = sink.write(&items).await.map_err(|failure| match failure {
+            Failure::Away { code, message } => Failure::transient(code, message),
+            other => other,
+        });
+        match result {
             Err(Failure::Transient {
                 code,
                 message,
