@@ -1,6 +1,7 @@
 //! A built binary as a real process.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,14 +69,25 @@ impl Launch {
         self
     }
 
+    /// Appends both streams to a file, which stays when the process is gone; nothing is kept in memory,
+    /// and no line can be waited for.
+    pub fn log_to(mut self, path: &Path) -> Self {
+        let opened = File::options().create(true).append(true).open(path);
+        let cloned = opened.and_then(|file| Ok((file.try_clone()?, file)));
+        let (stdout, stderr) =
+            cloned.unwrap_or_else(|error| panic!("`{}` can not be written to: {error}", path.display()));
+        self.command.stdout(stdout).stderr(stderr);
+        self
+    }
+
     /// Starts the process.
     pub fn start(mut self) -> Running {
         let mut child = self
             .command
             .spawn()
             .unwrap_or_else(|error| panic!("`{}` can not be started: {error}", self.name));
-        let stdout = Stream::of(child.stdout.take().expect("standard output is piped"));
-        let stderr = Stream::of(child.stderr.take().expect("standard error is piped"));
+        let stdout = child.stdout.take().map_or_else(Stream::none, Stream::of);
+        let stderr = child.stderr.take().map_or_else(Stream::none, Stream::of);
         Running {
             name: self.name,
             stdin: child.stdin.take(),
@@ -187,6 +199,12 @@ impl Running {
         let _sent = kill_process(id, signal);
     }
 
+    /// How it ended, `None` while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let asked = self.child.try_wait();
+        asked.unwrap_or_else(|error| panic!("`{}` can not be asked for: {error}", self.name))
+    }
+
     /// Closes its standard input.
     pub fn close_stdin(&mut self) {
         drop(self.stdin.take());
@@ -226,6 +244,11 @@ struct Stream {
 }
 
 impl Stream {
+    /// Of a process that writes to a file.
+    fn none() -> Self {
+        Self::of(tokio::io::empty())
+    }
+
     fn of(source: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
