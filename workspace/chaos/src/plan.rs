@@ -1,0 +1,439 @@
+//! What goes wrong in a run, and when: all of it follows from the seed. Pure.
+//!
+//! A strike waits for progress, not for a time: it comes when a worker's group has committed a drawn
+//! share of the records, while more are coming in. So it meets work in flight on slow and on fast
+//! machines.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+
+/// Processes of each worker.
+pub const INSTANCES: u64 = 4;
+/// One strike for so many orders.
+const ORDERS_PER_STRIKE: u64 = 2_000;
+const STRIKES_MIN: u64 = 3;
+/// The session time-out of the workers under test. A frozen process sleeps longer.
+pub const SESSION_TIMEOUT_MS: u64 = 4_000;
+
+/// The broker of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// The embedded broker, as a process with a data folder.
+    Devbroker,
+    /// A real Apache Kafka.
+    Kafka,
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Devbroker => "devbroker",
+            Self::Kafka => "kafka",
+        })
+    }
+}
+
+/// The workers of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worker {
+    /// Screens orders.
+    Fraud,
+    /// Settles orders.
+    Payment,
+    /// Keeps documents.
+    Analytics,
+}
+
+impl Worker {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Fraud, Self::Payment, Self::Analytics];
+
+    /// What `orderflow run` calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fraud => "fraud",
+            Self::Payment => "payment",
+            Self::Analytics => "analytics",
+        }
+    }
+
+    /// Its consumer group.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::Fraud => "fraud-group",
+            Self::Payment => "payments-group",
+            Self::Analytics => "analytics-group",
+        }
+    }
+}
+
+/// The kinds of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// SIGKILL of one to four processes of a worker.
+    Kill,
+    /// SIGTERM of one to four processes of a worker.
+    Terminate,
+    /// SIGSTOP past the session time-out, then SIGCONT.
+    Freeze,
+    /// SIGKILL of the broker, which starts again with its data.
+    Broker,
+    /// The broker does what it is asked, and the connection closes without an answer.
+    LostAnswer,
+    /// The broker does what it is asked, and its answer comes after the client has given up.
+    LateAnswer,
+    /// The broker refuses requests.
+    Refusal,
+    /// The broker's disk is full for a while.
+    BrokerDisk,
+    /// The store of analytics can not grow for a while.
+    StoreDisk,
+}
+
+impl Fault {
+    /// What can be done to any broker and to the workers.
+    const EVERYWHERE: [Self; 5] = [
+        Self::Kill,
+        Self::Terminate,
+        Self::Freeze,
+        Self::Broker,
+        Self::StoreDisk,
+    ];
+    /// What needs the embedded broker.
+    const EMBEDDED: [Self; 4] = [
+        Self::LostAnswer,
+        Self::LateAnswer,
+        Self::Refusal,
+        Self::BrokerDisk,
+    ];
+
+    /// What is done, for people.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Kill => {
+                "SIGKILL of one to four processes of a worker, which start again under the old or a new name"
+            }
+            Self::Terminate => "the same with SIGTERM; each has to end with code 0",
+            Self::Freeze => {
+                "SIGSTOP of a process until its session is over and its partitions are others', then SIGCONT"
+            }
+            Self::Broker => "SIGKILL of the broker, which starts again with its data",
+            Self::StoreDisk => "no file of analytics may grow for a while, so that its store can not write",
+            Self::LostAnswer => {
+                "the broker does what one of the steps of a transaction asks, and closes the connection without an answer"
+            }
+            Self::LateAnswer => "the same, and the answer comes after the client's time-out",
+            Self::Refusal => {
+                "the broker refuses a step of a transaction with an error that passes, or with one of a lost membership"
+            }
+            Self::BrokerDisk => "the broker's disk is full for a while",
+        }
+    }
+
+    /// The faults that can be done on an engine.
+    #[must_use]
+    pub fn of(engine: EngineName) -> Vec<Self> {
+        let embedded: &[Self] = match engine {
+            EngineName::Devbroker => &Self::EMBEDDED,
+            EngineName::Kafka => &[],
+        };
+        [&Self::EVERYWHERE, embedded].concat()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Kill => "kill",
+            Self::Terminate => "terminate",
+            Self::Freeze => "freeze",
+            Self::Broker => "broker",
+            Self::LostAnswer => "lost-answer",
+            Self::LateAnswer => "late-answer",
+            Self::Refusal => "refusal",
+            Self::BrokerDisk => "broker-disk",
+            Self::StoreDisk => "store-disk",
+        })
+    }
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// These processes get the signal, one after another, and start again: some as who they were, some
+    /// under a new name.
+    Stop {
+        /// SIGKILL, else SIGTERM.
+        kill: bool,
+        /// Number of the process, and whether its successor has a new name.
+        instances: Vec<(u64, bool)>,
+    },
+    /// A process sleeps for so long.
+    Freeze {
+        /// Number of the process.
+        instance: u64,
+        /// How long.
+        ms: u64,
+    },
+    /// The broker is killed and starts again.
+    CrashBroker,
+    /// The broker treats requests of this worker badly.
+    Inject(Injection),
+    /// The broker's disk is full for so long.
+    FillBrokerDisk {
+        /// How long.
+        ms: u64,
+    },
+    /// The store can not grow for so long.
+    FillStoreDisk {
+        /// How long.
+        ms: u64,
+    },
+}
+
+/// How the embedded broker treats some requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Injection {
+    /// As the admin port calls it.
+    pub fault: &'static str,
+    /// The request.
+    pub api: &'static str,
+    /// For refusals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'static str>,
+    /// For late answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// How many requests.
+    pub times: u64,
+}
+
+impl Injection {
+    /// Whether only a process that starts sends this request.
+    #[must_use]
+    pub fn is_for_a_start(&self) -> bool {
+        self.api == "InitProducerId"
+    }
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strike {
+    /// What kind it is.
+    pub fault: Fault,
+    /// Whose progress it waits for, and whom it strikes.
+    pub worker: Worker,
+    /// It comes when so many of a thousand records are committed.
+    pub at_per_mille: u64,
+    /// What is done.
+    pub action: Action,
+}
+
+/// The steps of a transaction: what the client asks for, and how a broker may refuse it.
+const STEPS: [(&str, &[&str]); 6] = [
+    (
+        "InitProducerId",
+        &[
+            "COORDINATOR_LOAD_IN_PROGRESS",
+            "NOT_COORDINATOR",
+            "CONCURRENT_TRANSACTIONS",
+        ],
+    ),
+    (
+        "AddPartitionsToTxn",
+        &[
+            "COORDINATOR_NOT_AVAILABLE",
+            "NOT_COORDINATOR",
+            "CONCURRENT_TRANSACTIONS",
+        ],
+    ),
+    ("Produce", &["NOT_LEADER_OR_FOLLOWER", "NOT_ENOUGH_REPLICAS"]),
+    (
+        "AddOffsetsToTxn",
+        &["COORDINATOR_LOAD_IN_PROGRESS", "NOT_COORDINATOR"],
+    ),
+    (
+        "TxnOffsetCommit",
+        &[
+            "COORDINATOR_LOAD_IN_PROGRESS",
+            "NOT_COORDINATOR",
+            "ILLEGAL_GENERATION",
+        ],
+    ),
+    (
+        "EndTxn",
+        &[
+            "COORDINATOR_NOT_AVAILABLE",
+            "NOT_COORDINATOR",
+            "COORDINATOR_LOAD_IN_PROGRESS",
+        ],
+    ),
+];
+
+/// The strikes of a run, in their order.
+#[must_use]
+pub fn draw(seed: u64, engine: EngineName, orders: u64, only: &[Fault]) -> Vec<Strike> {
+    let mut random = Random::new(seed, "plan");
+    let possible = Fault::of(engine);
+    let mut kinds: Vec<Fault> = possible
+        .into_iter()
+        .filter(|fault| only.is_empty() || only.contains(fault))
+        .collect();
+    let is_storm = kinds
+        .iter()
+        .all(|fault| matches!(fault, Fault::Kill | Fault::Terminate));
+    let count = (orders / ORDERS_PER_STRIKE).max(STRIKES_MIN);
+    let mut strikes = Vec::new();
+    // Each round deals every kind once: a run of ten strikes meets all that there are.
+    let mut dealt = Vec::new();
+    for number in 0..count {
+        if dealt.is_empty() {
+            random.shuffle(&mut kinds);
+            dealt.clone_from(&kinds);
+        }
+        let Some(fault) = dealt.pop() else {
+            break;
+        };
+        let span = 900 / count;
+        let at_per_mille = 50 + number * span + random.within(0, span / 2);
+        let (worker, action) = action(fault, is_storm, &mut random);
+        strikes.push(Strike {
+            fault,
+            worker,
+            at_per_mille,
+            action,
+        });
+    }
+    strikes
+}
+
+fn action(fault: Fault, is_storm: bool, random: &mut Random) -> (Worker, Action) {
+    let any = random.pick(&Worker::ALL).copied().unwrap_or(Worker::Payment);
+    let in_transactions = if random.per_mille(700) {
+        Worker::Payment
+    } else {
+        Worker::Fraud
+    };
+    match fault {
+        Fault::Kill | Fault::Terminate => {
+            let least = if is_storm { INSTANCES } else { 1 };
+            let mut numbers: Vec<u64> = (0..INSTANCES).collect();
+            random.shuffle(&mut numbers);
+            numbers.truncate(usize::try_from(random.within(least, INSTANCES)).unwrap_or(1));
+            let instances = numbers
+                .into_iter()
+                .map(|number| (number, random.per_mille(500)))
+                .collect();
+            let kill = fault == Fault::Kill;
+            (any, Action::Stop { kill, instances })
+        }
+        Fault::Freeze => {
+            let instance = random.within(0, INSTANCES - 1);
+            let ms = SESSION_TIMEOUT_MS + random.within(1_500, 4_000);
+            (any, Action::Freeze { instance, ms })
+        }
+        Fault::Broker => (any, Action::CrashBroker),
+        Fault::LostAnswer | Fault::LateAnswer | Fault::Refusal => {
+            (in_transactions, Action::Inject(injection(fault, random)))
+        }
+        Fault::BrokerDisk => {
+            let ms = random.within(500, 3_000);
+            (any, Action::FillBrokerDisk { ms })
+        }
+        Fault::StoreDisk => {
+            let ms = random.within(1_000, 5_000);
+            (Worker::Analytics, Action::FillStoreDisk { ms })
+        }
+    }
+}
+
+fn injection(fault: Fault, random: &mut Random) -> Injection {
+    let (api, errors) = random.pick(&STEPS).copied().unwrap_or(("EndTxn", &[]));
+    let error = random.pick(errors).copied();
+    // Past the client's patience for one request (4 s), and sometimes past the whole call's (5 s).
+    let delay_ms = random.within(4_200, 7_000);
+    let times = random.within(1, 4);
+    match fault {
+        Fault::LateAnswer => Injection {
+            fault: "delay_answer",
+            api,
+            error: None,
+            delay_ms: Some(delay_ms),
+            times: times.min(2),
+        },
+        Fault::Refusal => Injection {
+            fault: "answer_error",
+            api,
+            error,
+            delay_ms: None,
+            times,
+        },
+        _ => Injection {
+            fault: "drop_after",
+            api,
+            error: None,
+            delay_ms: None,
+            times,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_plan_again_and_another_seed_another() {
+        let plan = |seed| draw(seed, EngineName::Devbroker, 20_000, &[]);
+        assert_eq!(plan(1), plan(1));
+        assert_ne!(plan(1), plan(2));
+    }
+
+    #[test]
+    fn a_run_meets_every_fault_of_its_engine_in_the_order_of_progress() {
+        for engine in [EngineName::Devbroker, EngineName::Kafka] {
+            let strikes = draw(5, engine, 20_000, &[]);
+            let met: BTreeSet<Fault> = strikes.iter().map(|strike| strike.fault).collect();
+            assert_eq!(met, Fault::of(engine).into_iter().collect());
+            assert!(strikes.is_sorted_by_key(|strike| strike.at_per_mille));
+            assert!(
+                strikes
+                    .iter()
+                    .all(|strike| (50..950).contains(&strike.at_per_mille))
+            );
+        }
+    }
+
+    #[test]
+    fn a_storm_restarts_each_process_sixteen_times_in_a_hundred_thousand_orders() {
+        let strikes = draw(1, EngineName::Kafka, 100_000, &[Fault::Kill, Fault::Terminate]);
+        let stopped: usize = strikes
+            .iter()
+            .map(|strike| match &strike.action {
+                Action::Stop { instances, .. } => instances.len(),
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        assert!(stopped >= 16 * 12, "{stopped}");
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_drawn() {
+        let strikes = draw(1, EngineName::Devbroker, 20_000, &[Fault::Freeze]);
+        assert!(strikes.iter().all(|strike| strike.fault == Fault::Freeze));
+        assert_eq!(strikes.len(), 10);
+        let none = draw(1, EngineName::Kafka, 20_000, &[Fault::LostAnswer]);
+        assert_eq!(none, []);
+    }
+}
