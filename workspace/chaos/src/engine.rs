@@ -192,7 +192,10 @@ pub async fn clear_away(engine: EngineName, places: &Places) -> anyhow::Result<(
     let folder = kafka_folder(&places.work);
     // The embedded broker is a child of this process and has ended with the run.
     if engine == EngineName::Kafka && folder.exists() {
-        for (name, source) in [("kafka.log", folder.clone()), ("controller.log", folder.join("controller"))] {
+        for (name, source) in [
+            ("kafka.log", folder.clone()),
+            ("controller.log", folder.join("controller")),
+        ] {
             let log = places.work.join(name);
             std::fs::copy(source.join("server.log"), &log).with_context(|| log.display().to_string())?;
         }
