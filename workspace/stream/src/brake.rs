@@ -42,7 +42,7 @@ impl fmt::Display for Pulled {
 }
 
 /// Counts how the records of a pump end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Brake {
     limits: BrakeLimits,
     in_a_row: u32,

@@ -195,6 +195,11 @@ impl StreamError {
         )
     }
 
+    /// Whether something was not acknowledged or answered in time.
+    pub(crate) fn is_of_an_absent_broker(&self) -> bool {
+        matches!(self, Self::Delivery { .. } | Self::Timeout { .. })
+    }
+
     pub(crate) fn client(what: impl Into<String>, code: RDKafkaErrorCode) -> Self {
         let what = what.into();
         if is_authorization(code) {

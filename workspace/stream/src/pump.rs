@@ -112,6 +112,8 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     drained: bool,
     last_observed: Instant,
     last_complaint: Option<Instant>,
+    /// The last unit of work failed because something was not acknowledged or answered in time.
+    is_broker_away: bool,
     /// Units of work that failed since the last commit.
     failed_units: u32,
     /// The process is about to end: what is paused stays paused.
@@ -148,6 +150,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             last_observed: Instant::now(),
             last_complaint: None,
             failed_units: 0,
+            is_broker_away: false,
             stopped_reading: false,
             drained: true,
             polled_only: false,
@@ -179,6 +182,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         self.drain()?;
         self.settle()?;
+        self.note_brake()?;
         let left = self.ledger.outstanding().records;
         if left > 0 {
             tracing::warn!(

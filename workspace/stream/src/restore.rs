@@ -229,6 +229,8 @@ fn read_tails(config: &RestoreConfig, request: &Request, wake: &Wake) -> Result<
     known.sort_by_key(|record: &Known| record.offset);
     let surplus = known.len().saturating_sub(limit);
     known.drain(..surplus);
+    // The first with a key is remembered: what had its effect counts more than what waits for it.
+    known.sort_by_key(|record| !record.is_settled);
     Ok(known)
 }
 

@@ -260,13 +260,14 @@ async fn run<G: Stage + Send + 'static>(
         };
         opened.push(Pump::new(source, make(), parts));
     }
+    // Before the pumps: one of them may find its brake pulled.
+    process.health.ready();
     // Only when all of them could be opened does anybody join the group.
     for (number, pump) in opened.into_iter().enumerate() {
         start_thread(number, pump, ended.clone())?;
     }
     drop(ended);
     tracing::info!(group = %spec.group, topics = spec.inputs.join(" "), pumps, "consuming");
-    process.health.ready();
     let mut result = Ok(());
     let mut left = pumps;
     let mut stopping = false;

@@ -169,7 +169,7 @@ async fn replay_with_stops(
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_are_told_to_stop_in_the_middle_go_on_where_they_stopped_and_do_nothing_twice() {
     let pipeline = Pipeline::new(3).await;
-    let orders = Orders::new(4_000);
+    let orders = Orders::new(12_000);
     let ends = replay_with_stops(&pipeline, &orders, "800", Signal::TERM).await;
     for (worker, ended) in ends {
         assert_eq!(ended.code(), Some(0), "{worker:?}: {}", ended.stderr);

@@ -57,6 +57,8 @@ struct Held {
 /// The brake of a pump.
 pub(crate) struct Braking {
     brake: Brake,
+    /// As of the last commit: a unit that fails is counted again.
+    committed: Brake,
     held: BTreeMap<TopicPartition, Held>,
     watch: Option<ReleaseWatch>,
 }
@@ -65,6 +67,7 @@ impl Braking {
     pub fn new(limits: BrakeLimits) -> Self {
         Self {
             brake: Brake::new(limits),
+            committed: Brake::new(limits),
             held: BTreeMap::new(),
             watch: None,
         }
@@ -78,6 +81,18 @@ impl Braking {
             }),
             None => Ok(()),
         }
+    }
+
+    /// What was counted is committed; something of it was records.
+    pub fn keep(&mut self, some: bool) {
+        if some {
+            self.committed = self.brake.clone();
+        }
+    }
+
+    /// What was counted since the last commit is counted again.
+    pub fn take_back(&mut self) {
+        self.brake = self.committed.clone();
     }
 
     /// Whether this partition of a source must not be read.
@@ -204,6 +219,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .collect();
         tracing::warn!(brakes = names.join(" "), "the brake was released, going on");
         self.braking.brake.forget();
+        self.braking.committed.forget();
         let mut readable = Vec::new();
         for at in free {
             self.braking.held.remove(&at);
@@ -222,7 +238,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     /// Commits what is committed already, once more, with the brake beside it.
-    fn note_brake(&mut self) -> Result<(), StreamError> {
+    pub(super) fn note_brake(&mut self) -> Result<(), StreamError> {
         // What else is sent in a unit goes with its own offsets.
         if !matches!(self.unit, UnitOfWork::Ready(_)) {
             return Ok(());

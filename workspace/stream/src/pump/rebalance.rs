@@ -36,6 +36,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 self.parts.metrics.rebalances.with_label_values(&["revoke"]).inc();
                 self.collect()?;
                 self.settle()?;
+                // Its next owner has to know.
+                self.note_brake()?;
                 self.give_up(&partitions)
             }
             RebalanceKind::Lose => {

@@ -98,6 +98,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     /// records are read again.
     pub(super) fn work_again(&mut self) -> Result<(), StreamError> {
         self.ledger.unpublish();
+        self.braking.take_back();
         if G::KEEPS_ENDINGS {
             return Ok(());
         }

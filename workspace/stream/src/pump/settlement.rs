@@ -14,14 +14,14 @@ impl<S: Source, G: Stage> Pump<S, G> {
     /// An error that costs the unit of work is survived; every other error ends the pump.
     pub(super) fn survive(&mut self, result: Result<(), StreamError>) -> Result<(), StreamError> {
         match result {
+            // All that was sent is of records that have ended. Committing it means that the next release
+            // gets further, however many records are poison. No gaps are passed here: the client has read
+            // the rest of the batch, and we have not.
             Err(StreamError::Brake { why }) => {
-                match self.unit.take_open() {
-                    Some(open) => {
-                        let why = why.clone();
-                        self.conclude(open.undo(StreamError::Brake { why }, &[]), &[])?;
-                    }
-                    None => self.work_again()?,
-                }
+                let published = self.publish_ended();
+                self.survive(published)?;
+                self.commit_published()?;
+                self.work_again()?;
                 self.pull_brake(&why)
             }
             Err(error) if error.costs_a_unit() => match self.unit.take_open() {
@@ -39,21 +39,34 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return Ok(());
         }
         self.pass_gaps()?;
-        let published = {
-            let (unit, braking) = (&mut self.unit, &mut self.braking);
-            self.ledger.publish(|at, offset, ending| {
-                // Work that is done at once was counted when it was done.
-                let is_dead = ending.dead_lettered().is_some();
-                if G::KEEPS_ENDINGS || is_dead {
-                    braking.count(is_dead)?;
-                }
-                match ending {
-                    Ending::Done => Ok(()),
-                    Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
-                }
-            })
-        };
-        self.survive(published)?;
+        match self.publish_ended() {
+            // What comes before it is committed, and nothing after it.
+            Err(StreamError::Brake { why }) => {
+                self.commit_published()?;
+                self.pull_brake(&why)
+            }
+            published => {
+                self.survive(published)?;
+                self.commit_published()
+            }
+        }
+    }
+
+    fn publish_ended(&mut self) -> Result<(), StreamError> {
+        let (unit, braking) = (&mut self.unit, &mut self.braking);
+        self.ledger.publish(|at, offset, ending| {
+            // Work that is done at once was counted when it was done.
+            if G::KEEPS_ENDINGS {
+                braking.count(ending.dead_lettered().is_some())?;
+            }
+            match ending {
+                Ending::Done => Ok(()),
+                Ending::Publish(_) => ending.publish(at, offset, unit.open()?),
+            }
+        })
+    }
+
+    fn commit_published(&mut self) -> Result<(), StreamError> {
         let commits = self.ledger.commits();
         if commits.is_empty() {
             return Ok(());
@@ -83,6 +96,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
             Committed::Yes(ready) => {
                 counted("committed");
                 self.failed_units = 0;
+                self.is_broker_away = false;
+                self.braking.keep(!commits.is_empty());
                 self.unit = UnitOfWork::Ready(ready);
                 self.confirm(commits);
                 Ok(())
@@ -99,6 +114,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             Committed::Aborted(ready, cause) => {
                 counted("aborted");
                 self.unit = UnitOfWork::Ready(ready);
+                self.is_broker_away = cause.is_of_an_absent_broker();
                 if !cause.costs_a_unit() {
                     return Err(cause);
                 }
@@ -107,6 +123,9 @@ impl<S: Source, G: Stage> Pump<S, G> {
             }
             Committed::Indefinite(indefinite) => {
                 counted("indefinite");
+                self.is_broker_away = indefinite
+                    .cause()
+                    .is_some_and(StreamError::is_of_an_absent_broker);
                 let ends = indefinite.cause().filter(|cause| !cause.costs_a_unit()).cloned();
                 self.unit = UnitOfWork::Indefinite(indefinite);
                 ends.map_or(Ok(()), Err)

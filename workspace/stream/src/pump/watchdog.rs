@@ -6,7 +6,7 @@
 //! declared a wait, it ends the pump with that reason.
 //!
 //! Declared waits are: work in flight, which has deadlines of its own; a brake; a record that is not due;
-//! what former owners settled and is being read; a broker that does not answer.
+//! what former owners settled and is being read; a broker that does not answer or does not take outputs.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -26,7 +26,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 struct Look {
     committed: Offset,
     since: Instant,
-    end: Option<Offset>,
+    /// The end, and when it was heard of.
+    end: Option<(Offset, Instant)>,
 }
 
 /// What follows from a look.
@@ -66,10 +67,10 @@ impl Watchdog {
             *look = fresh();
             return Finding::Fine;
         }
-        let passed = now.saturating_duration_since(look.since);
+        let half_since = |when: Instant| now.saturating_duration_since(when) >= limit / 2;
         match look.end {
-            Some(end) if passed >= limit => Finding::Stuck(end),
-            None if passed >= limit / 2 => Finding::Ask,
+            Some((end, heard)) if half_since(heard) => Finding::Stuck(end),
+            None if half_since(look.since) => Finding::Ask,
             _ => Finding::Fine,
         }
     }
@@ -78,7 +79,7 @@ impl Watchdog {
     fn hear(&mut self, at: TopicPartition, end: Option<Offset>, now: Instant) {
         if let Some(look) = self.partitions.get_mut(&at) {
             match end.filter(|end| *end > look.committed) {
-                Some(end) => look.end = Some(end),
+                Some(end) => look.end = Some((end, now)),
                 None => look.since = now,
             }
         }
@@ -96,14 +97,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let now = Instant::now();
         let assigned: Vec<_> = self.ledger.assigned().collect();
         self.watchdog.keep(&assigned);
-        let waits = self.stage.in_flight() > 0 || self.polled_only;
+        let waits = self.stage.in_flight() > 0 || self.polled_only || self.is_broker_away;
         let mut asked = Vec::new();
         for at in assigned {
             let Some(committed) = self.ledger.committed_offset(at) else {
                 continue;
             };
             let source = self.parts.unit.plan.source(at);
-            let is_waiting = waits
+            let is_unknown = self.ledger.begins(at).is_none();
+            let is_waiting = is_unknown
+                || waits
                 || self.is_braked(at)
                 || self.restoring.contains_key(&source)
                 || self.source.is_waiting(at);
@@ -187,5 +190,15 @@ mod tests {
         assert_eq!(look(w, 200, 6, true), Finding::Ask);
         w.hear(at, Some(Offset(9)), second(200));
         assert_eq!(look(w, 230, 6, true), Finding::Stuck(Offset(9)));
+
+        // Nobody looked while the broker was away.
+        assert_eq!(look(w, 231, 7, true), Finding::Fine);
+        assert_eq!(look(w, 900, 7, true), Finding::Ask);
+        w.hear(at, Some(Offset(9)), second(900));
+        assert_eq!(
+            look(w, 901, 7, true),
+            Finding::Fine,
+            "half of the limit begins now"
+        );
     }
 }

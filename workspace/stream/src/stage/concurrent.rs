@@ -93,6 +93,11 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
         let (origin, job) = match decoded {
             Ok(decoded) => decoded,
             Err(failure) => {
+                if let Some(origin) = desk.plan.origin(record) {
+                    let key = record.key.unwrap_or_default();
+                    desk.seen
+                        .end_retry(origin.at, key, (record.at, record.offset), false);
+                }
                 let ending = Ending::dead_letter(record.to_owned(), cause_of(failure, 1)?, Vec::new());
                 desk.end(&ticket, ending);
                 return Ok(());
