@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::{EventEnvelope, EventMetadata, EventTime, JsonObject, Priority, ids};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use service::{Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use service::{Exit, Process, ServiceInfo, launch};
 use stream::admin::{brakes, connect};
 use stream::publisher::{NewRecord, Publisher};
-use stream::{KafkaSettings, Partition, TopicNames, release_key};
+use stream::{Partition, release_key};
 
 use crate::cli::BrakeArgs;
+use crate::cluster::{CONNECT_LIMIT, ClusterConfig, brokers_flag};
 
 const INFO: ServiceInfo = ServiceInfo {
     name: "brake",
@@ -24,28 +24,10 @@ const INFO: ServiceInfo = ServiceInfo {
     admin_port: 0,
 };
 
-/// How long Kafka may be away.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Config {
-    kafka: KafkaSettings,
-    topics: TopicNames,
-}
-
-impl Settings for Config {
-    fn check(&self, problems: &mut Problems) {
-        for (key, message) in self.kafka.problems().into_iter().chain(self.topics.problems()) {
-            problems.add(key, message);
-        }
-    }
-}
-
 /// The brakes that are pulled, by topic and partition.
 type Pulled = BTreeMap<(String, Partition), String>;
 
-async fn pulled(config: &Config, group: &str) -> Result<Pulled, Exit> {
+async fn pulled(config: &ClusterConfig, group: &str) -> Result<Pulled, Exit> {
     connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
     let names = &config.topics;
     let sources = [&names.orders, &names.fraud_alerts, &names.payments].map(String::clone);
@@ -132,21 +114,13 @@ fn now_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn run<F>(args: BrakeArgs, work: impl FnOnce(Config, String) -> F + Send + 'static) -> ExitCode
+fn run<F>(args: BrakeArgs, work: impl FnOnce(ClusterConfig, String) -> F + Send + 'static) -> ExitCode
 where
     F: Future<Output = Result<(), Exit>> + Send,
 {
-    let flags: Vec<Flag> = args
-        .brokers
-        .iter()
-        .map(|brokers| Flag {
-            key: "kafka.brokers",
-            value: brokers.clone(),
-            name: "--brokers",
-        })
-        .collect();
+    let flags = brokers_flag(args.brokers.as_ref());
     let group = args.group;
-    launch(INFO, &args.common, &flags, |config: Config, _: Process| {
+    launch(INFO, &args.common, &flags, |config: ClusterConfig, _: Process| {
         work(config, group)
     })
 }

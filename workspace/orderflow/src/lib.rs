@@ -5,6 +5,7 @@
 //! - [`demo`]: everything at once, on the embedded broker or on a Kafka of your own.
 //! - [`broker`]: the embedded broker alone.
 //! - [`brake`]: which brakes are pulled, and releasing them.
+//! - `cluster`: what the commands that ask a cluster share.
 //! - [`run`]: one service, as the demo starts it.
 //! - [`dlq`]: looking at dead letters.
 //! - [`verify`]: a verdict over a whole run.
@@ -12,6 +13,7 @@
 pub mod brake;
 pub mod broker;
 pub mod cli;
+mod cluster;
 pub mod demo;
 pub mod dlq;
 pub mod run;

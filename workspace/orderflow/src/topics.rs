@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use service::{Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use service::{Exit, Problems, Process, ServiceInfo, Settings, launch};
 use stream::KafkaSettings;
 use stream::admin::{TopicCreation, TopicSpec, connect, create_topics};
 
 use crate::cli::TopicsArgs;
+use crate::cluster::{CONNECT_LIMIT, brokers_flag};
 
 const INFO: ServiceInfo = ServiceInfo {
     name: "topics",
@@ -20,9 +21,6 @@ const INFO: ServiceInfo = ServiceInfo {
 
 /// The file that stands in the repository, so that the command works without it.
 const BUILT_IN: &str = include_str!("../../../deploy/topics.toml");
-
-/// How long Kafka may be away.
-const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -131,15 +129,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<TopicSpec>> {
 
 /// Creates the topics that are missing.
 pub fn main(args: TopicsArgs) -> ExitCode {
-    let flags: Vec<Flag> = args
-        .brokers
-        .iter()
-        .map(|brokers| Flag {
-            key: "kafka.brokers",
-            value: brokers.clone(),
-            name: "--brokers",
-        })
-        .collect();
+    let flags = brokers_flag(args.brokers.as_ref());
     let file = args.file;
     launch(
         INFO,

@@ -24,6 +24,7 @@ use stream::KafkaSettings;
 use stream::admin;
 
 use crate::cli::DemoArgs;
+use crate::cluster::brokers_flag;
 use crate::demo::children::{Children, ProducerJob};
 use crate::demo::plan::Plan;
 use crate::demo::watch::{Progress, Status};
@@ -70,13 +71,7 @@ pub fn main(args: DemoArgs) -> ExitCode {
         name: "demo",
     };
     let mut flags = vec![level];
-    if let Some(brokers) = &args.brokers {
-        flags.push(Flag {
-            key: "kafka.brokers",
-            value: brokers.clone(),
-            name: "--brokers",
-        });
-    }
+    flags.extend(brokers_flag(args.brokers.as_ref()));
     launch(INFO, &CommonArgs::default(), &flags, |config: Config, process| {
         run(args, config, process)
     })

@@ -13,13 +13,13 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use service::{Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use service::{Exit, Process, ServiceInfo, launch};
 use stream::offsets::partition_ends;
 use stream::reader::read_to_end;
-use stream::{KafkaSettings, Record, TopicNames, admin};
+use stream::{Record, admin};
 
 use crate::cli::{DlqArgs, DlqCommand};
+use crate::cluster::{CONNECT_LIMIT, ClusterConfig, brokers_flag};
 use letter::{Filter, Letter, Rank};
 
 const INFO: ServiceInfo = ServiceInfo {
@@ -28,29 +28,12 @@ const INFO: ServiceInfo = ServiceInfo {
     admin_port: 0,
 };
 
-/// How long Kafka may be away.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// Nothing may come for so long before a topic's end is reached.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// Different codes that are counted; codes are few, but they come from headers.
 const MOST_CODES: usize = 1_000;
 /// What `show` shows of a value.
 const MOST_SHOWN_BYTES: usize = 4_096;
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Config {
-    kafka: KafkaSettings,
-    topics: TopicNames,
-}
-
-impl Settings for Config {
-    fn check(&self, problems: &mut Problems) {
-        for (key, message) in self.kafka.problems().into_iter().chain(self.topics.problems()) {
-            problems.add(key, message);
-        }
-    }
-}
 
 /// What becomes of the dead letters that are wanted.
 trait Reading: Send + 'static {
@@ -103,21 +86,13 @@ impl Reading for Export {
 /// Lists, shows or exports.
 pub fn main(command: DlqCommand) -> ExitCode {
     let args = command.args().clone();
-    let flags: Vec<Flag> = args
-        .brokers
-        .iter()
-        .map(|brokers| Flag {
-            key: "kafka.brokers",
-            value: brokers.clone(),
-            name: "--brokers",
-        })
-        .collect();
+    let flags = brokers_flag(args.brokers.as_ref());
     let common = args.common.clone();
     launch(
         INFO,
         &common,
         &flags,
-        |config: Config, process: Process| async move {
+        |config: ClusterConfig, process: Process| async move {
             tokio::select! {
                 told = run(&command, &config) => told,
                 () = process.shutdown.requested() => Err(Exit::failed("stopped before the end")),
@@ -126,7 +101,7 @@ pub fn main(command: DlqCommand) -> ExitCode {
     )
 }
 
-async fn run(command: &DlqCommand, config: &Config) -> Result<(), Exit> {
+async fn run(command: &DlqCommand, config: &ClusterConfig) -> Result<(), Exit> {
     admin::connect(&config.kafka, INFO.name, CONNECT_LIMIT).await?;
     let args = command.args();
     let mut filter = Filter {
@@ -207,7 +182,12 @@ fn show(found: &Listing, at: (i32, i64)) -> Result<(), Exit> {
 }
 
 /// Reads every dead letter that is wanted.
-async fn read<R: Reading>(config: &Config, args: &DlqArgs, filter: Filter, reading: R) -> Result<R, Exit> {
+async fn read<R: Reading>(
+    config: &ClusterConfig,
+    args: &DlqArgs,
+    filter: Filter,
+    reading: R,
+) -> Result<R, Exit> {
     let topics = topics(config, args).await?;
     let ends = partition_ends(&config.kafka, INFO.name, &topics).await?;
     let shared = Arc::new(Mutex::new(reading));
@@ -236,7 +216,7 @@ fn lock<R>(reading: &Mutex<R>) -> MutexGuard<'_, R> {
 }
 
 /// The topics to read, in the order of their names.
-async fn topics(config: &Config, args: &DlqArgs) -> Result<Vec<String>, Exit> {
+async fn topics(config: &ClusterConfig, args: &DlqArgs) -> Result<Vec<String>, Exit> {
     let there = admin::topics(&config.kafka, INFO.name).await?;
     if let Some(missing) = args.topic.iter().find(|topic| !there.contains_key(*topic)) {
         return Err(Exit::config(format!("`--topic`: there is no topic `{missing}`")));

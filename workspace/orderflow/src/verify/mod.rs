@@ -39,11 +39,12 @@ use domain::{EventTime, OrderSettings};
 use fraud::config::FraudSettings;
 use payment::config::PaymentSettings;
 use serde::{Deserialize, Serialize};
-use service::{Exit, Flag, Problems, Process, ServiceInfo, Settings, launch};
+use service::{Exit, Problems, Process, ServiceInfo, Settings, launch};
 use stream::settings::dead_letter_topic;
 use stream::{KafkaSettings, TopicNames, admin};
 
 use crate::cli::{Judged, VerifyArgs};
+use crate::cluster::{CONNECT_LIMIT, brokers_flag};
 use findings::Findings;
 use judge::{Judge, Letters, Range, Terms};
 use table::Group;
@@ -53,9 +54,6 @@ const INFO: ServiceInfo = ServiceInfo {
     version: env!("CARGO_PKG_VERSION"),
     admin_port: 0,
 };
-
-/// How long Kafka may be away.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the workers are configured with, as far as it decides what is right.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -162,15 +160,7 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
 
 /// Judges.
 pub fn main(args: VerifyArgs) -> ExitCode {
-    let flags: Vec<Flag> = args
-        .brokers
-        .iter()
-        .map(|brokers| Flag {
-            key: "kafka.brokers",
-            value: brokers.clone(),
-            name: "--brokers",
-        })
-        .collect();
+    let flags = brokers_flag(args.brokers.as_ref());
     let common = args.common.clone();
     launch(
         INFO,
