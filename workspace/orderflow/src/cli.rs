@@ -163,7 +163,7 @@ pub struct BrakeArgs {
 /// `orderflow topics`.
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
-    /// Create the topics that are missing; what is there stays as it is
+    /// Create the topics that are missing, and grow those that have too few partitions; nothing is taken away
     Apply(TopicsArgs),
 }
 

@@ -1,4 +1,4 @@
-//! The topics as they should be, and creating them.
+//! The topics as they should be: creating them, and growing them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use service::{Exit, Problems, Process, ServiceInfo, Settings, launch};
 use stream::KafkaSettings;
-use stream::admin::{TopicCreation, TopicSpec, connect, create_topics};
+use stream::admin::{TopicCreation, TopicGrowth, TopicSpec, connect, create_topics, grow_topics};
 
 use crate::cli::TopicsArgs;
 use crate::cluster::{CONNECT_LIMIT, brokers_flag};
@@ -56,6 +56,8 @@ struct Defaults {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Topic {
+    /// What it derives from. Retry topics and dead letters say it by their names.
+    source: Option<String>,
     partitions: Option<i32>,
     replication: Option<i32>,
     retention_ms: Option<i64>,
@@ -64,13 +66,76 @@ struct Topic {
     cleanup_policy: Option<String>,
 }
 
+impl File {
+    fn partitions(&self, name: &str) -> i32 {
+        let own = self.topics.get(name).and_then(|topic| topic.partitions);
+        own.unwrap_or(self.defaults.partitions)
+    }
+
+    /// What a topic derives from: as it says, or as its name does, `orders.payments-group.dlq`.
+    fn source(&self, name: &str) -> Option<&str> {
+        let said = self.topics.get(name).and_then(|topic| topic.source.as_deref());
+        let is_source = |other: &&String| {
+            name.strip_prefix(*other)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        said.or_else(|| {
+            self.topics
+                .keys()
+                .filter(is_source)
+                .max_by_key(|other| other.len())
+                .map(String::as_str)
+        })
+    }
+
+    /// How many topics stand upstream of this one.
+    fn steps(&self, name: &str) -> anyhow::Result<usize> {
+        let mut upstream = name;
+        let mut steps = 0;
+        while let Some(source) = self.source(upstream) {
+            anyhow::ensure!(
+                self.topics.contains_key(source),
+                "`topics.{upstream}.source` is `{source}`, must be a topic of this file"
+            );
+            anyhow::ensure!(
+                steps < self.topics.len(),
+                "`topics.{name}.source`: it derives from itself"
+            );
+            upstream = source;
+            steps += 1;
+        }
+        Ok(steps)
+    }
+
+    /// Outputs keep the partition of their input, so they need as many.
+    fn check_partitions(&self, name: &str) -> anyhow::Result<()> {
+        let own = self.partitions(name);
+        anyhow::ensure!(own > 0, "`topics.{name}` has {own} partitions, must be 1 or more");
+        if let Some(source) = self.source(name) {
+            let wanted = self.partitions(source);
+            anyhow::ensure!(
+                own >= wanted,
+                "`topics.{name}` has {own} partitions and its source `{source}` has {wanted}; give it as many"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Reads a topics file.
 ///
 /// # Errors
 /// Where and why the text is not one.
-pub fn parse(text: &str) -> Result<Vec<TopicSpec>, toml::de::Error> {
-    let File { defaults, topics } = toml::from_str(text)?;
+pub fn parse(text: &str) -> anyhow::Result<Vec<TopicSpec>> {
+    let file: File = toml::from_str(text)?;
+    let mut steps = BTreeMap::new();
+    for name in file.topics.keys() {
+        steps.insert(name.clone(), file.steps(name)?);
+        file.check_partitions(name)?;
+    }
+    let File { defaults, topics } = file;
     let specs = topics.into_iter().map(|(name, topic)| TopicSpec {
+        steps: steps.get(&name).copied().unwrap_or(0),
         name,
         partitions: topic.partitions.unwrap_or(defaults.partitions),
         replication: topic.replication.unwrap_or(defaults.replication),
@@ -127,7 +192,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<TopicSpec>> {
     parse(&text).with_context(|| format!("`{}`", path.display()))
 }
 
-/// Creates the topics that are missing.
+/// Creates the topics that are missing, and grows those that are too small.
 pub fn main(args: TopicsArgs) -> ExitCode {
     let flags = brokers_flag(args.brokers.as_ref());
     let file = args.file;
@@ -146,6 +211,20 @@ pub fn main(args: TopicsArgs) -> ExitCode {
                 match creation {
                     TopicCreation::Created => println!("created  {name}"),
                     TopicCreation::Exists => println!("exists   {name}"),
+                }
+            }
+            for growth in grow_topics(&config.kafka, INFO.name, &specs).await? {
+                match growth {
+                    TopicGrowth::Grown { name, from, to } => {
+                        println!("grown    {name}: {from} -> {to} partitions")
+                    }
+                    TopicGrowth::Larger {
+                        name,
+                        partitions,
+                        wanted,
+                    } => println!(
+                        "kept     {name}: has {partitions} partitions and should have {wanted}; partitions can not be taken away, so raise the number in the file"
+                    ),
                 }
             }
             Ok(())
@@ -205,6 +284,43 @@ mod tests {
                 derived.name
             );
         }
+    }
+
+    #[test]
+    fn topics_grow_from_the_end_of_the_pipeline_and_orders_last() {
+        let specs = built_in().expect("built in");
+        let steps = |name| find(&specs, name).steps;
+        assert_eq!(steps("orders"), 0);
+        for name in [
+            "payments",
+            "fraud-alerts",
+            "orders.fraud-group.dlq",
+            "orders.payments-group.retry.5s",
+        ] {
+            assert_eq!(steps(name), 1, "{name}");
+        }
+        assert_eq!(steps("payments.analytics-group.dlq"), 2);
+    }
+
+    #[test]
+    fn a_derived_topic_with_fewer_partitions_than_its_source_is_refused_with_both_names() {
+        let smaller = |section: &str| {
+            let grown = BUILT_IN.replacen(section, &format!("{section}\npartitions = 6"), 1);
+            parse(&grown).expect_err("refused").to_string()
+        };
+        let error = smaller("[topics.orders]");
+        assert!(
+            error.contains("`orders` has 6") && error.contains("has 3 partitions"),
+            "{error}"
+        );
+        let error = smaller("[topics.payments]");
+        assert!(error.contains("topics.payments.analytics-group.dlq"), "{error}");
+        let text = BUILT_IN.replacen("source = \"orders\"", "source = \"order\"", 1);
+        let error = parse(&text).expect_err("unknown").to_string();
+        assert!(error.contains("`order`, must be a topic of this file"), "{error}");
+        let text = BUILT_IN.replacen("[topics.orders]", "[topics.orders]\nsource = \"payments\"", 1);
+        let error = parse(&text).expect_err("a circle").to_string();
+        assert!(error.contains("derives from itself"), "{error}");
     }
 
     #[test]

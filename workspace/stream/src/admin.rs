@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -33,6 +33,31 @@ pub struct TopicSpec {
     pub replication: i32,
     /// Its configuration, e.g. `retention.ms`.
     pub config: BTreeMap<String, String>,
+    /// How many topics stand upstream of it: 0 for orders, 1 for payments, 2 for the dead letters of payments.
+    pub steps: usize,
+}
+
+/// What became of a topic's number of partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicGrowth {
+    /// It has partitions that it did not have before.
+    Grown {
+        /// Its name.
+        name: String,
+        /// What it had.
+        from: i32,
+        /// What it has.
+        to: i32,
+    },
+    /// It has more than it should have, and partitions can not be taken away.
+    Larger {
+        /// Its name.
+        name: String,
+        /// What it has.
+        partitions: i32,
+        /// What it should have.
+        wanted: i32,
+    },
 }
 
 /// What became of a topic that should exist.
@@ -224,6 +249,75 @@ pub async fn create_topics(
         Err((name, code)) => Err(StreamError::client(format!("creating topic `{name}`"), code)),
     });
     outcome.collect()
+}
+
+/// Gives topics the partitions that they lack, those furthest downstream first: a worker writes into the
+/// partition of its input, so its input must be the last to grow. A topic that has too many stays as it is.
+///
+/// # Errors
+/// The first topic that could not grow, with its name; what is upstream of it has not grown then.
+pub async fn grow_topics(
+    settings: &KafkaSettings,
+    service: &str,
+    specs: &[TopicSpec],
+) -> Result<Vec<TopicGrowth>, StreamError> {
+    let client: AdminClient<DefaultClientContext> = client_config(settings, service)
+        .create()
+        .map_err(|error| in_our_words("growing topics", &error))?;
+    let options = AdminOptions::new()
+        .operation_timeout(Some(ASK_TIMEOUT))
+        .request_timeout(Some(ASK_TIMEOUT));
+    let there = topics(settings, service).await?;
+    let mut downstream_first: Vec<&TopicSpec> = specs.iter().collect();
+    downstream_first.sort_by_key(|spec| std::cmp::Reverse(spec.steps));
+    let mut growths = Vec::new();
+    for spec in downstream_first {
+        let (name, to) = (spec.name.clone(), spec.partitions);
+        let Some(from) = there.get(&name).copied().filter(|from| *from != to) else {
+            continue;
+        };
+        if from > to {
+            growths.push(TopicGrowth::Larger {
+                name,
+                partitions: from,
+                wanted: to,
+            });
+            continue;
+        }
+        let what = format!("growing topic `{name}` from {from} to {to} partitions");
+        let wanted = NewPartitions::new(&name, usize::try_from(to).unwrap_or_default());
+        let results = client
+            .create_partitions([&wanted], &options)
+            .await
+            .map_err(|error| in_our_words(&what, &error))?;
+        if let Some(Err((_, code))) = results.into_iter().next() {
+            return Err(StreamError::client(what, code));
+        }
+        wait_for_partitions(settings, service, &name, to).await?;
+        growths.push(TopicGrowth::Grown { name, from, to });
+    }
+    Ok(growths)
+}
+
+/// Waits until a topic's new partitions are there for everybody who asks.
+async fn wait_for_partitions(
+    settings: &KafkaSettings,
+    service: &str,
+    name: &str,
+    wanted: i32,
+) -> Result<(), StreamError> {
+    let started = Instant::now();
+    while topics(settings, service).await?.get(name).copied().unwrap_or(0) < wanted {
+        if started.elapsed() > ASK_TIMEOUT {
+            return Err(StreamError::Timeout {
+                what: format!("growing topic `{name}` to {wanted} partitions"),
+                limit_ms: ASK_TIMEOUT.as_millis(),
+                cause: "the brokers do not show them".to_owned(),
+            });
+        }
+        tokio::time::sleep(TOPIC_POLL).await;
+    }
+    Ok(())
 }
 
 /// The brakes of a group that are pulled, by topic and partition, and their names.

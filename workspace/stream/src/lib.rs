@@ -13,7 +13,7 @@
 //! - [`handler`], [`record`], [`failure`]: what a worker supplies, sees and answers.
 //! - `pump`: the consume loop; `source` is the seam behind which records come from, `stage` the three
 //!   shapes of work, `unit_of_work` what is sent and committed together, `takeover` what a dead worker
-//!   left open, `restore` what a new owner has to know of repeats, `release` the word that releases a brake, `dead_letter` the headers of one, `parking` the records that wait
+//!   left open, `lookout` what the cluster is asked beside the work, `restore` what a new owner has to know of repeats, `release` the word that releases a brake, `dead_letter` the headers of one, `parking` the records that wait
 //!   for a later attempt.
 //! - [`ledger`], [`budget`], [`brake`], [`seen`], [`backoff`], [`position`]: the pure parts.
 //! - [`publisher`], [`admin`], [`offsets`], [`reader`]: publishing with an answer, questions to a cluster,
@@ -42,6 +42,7 @@ pub mod worker;
 mod dead_letter;
 #[allow(unsafe_code)]
 mod ffi;
+mod lookout;
 mod parking;
 mod pump;
 mod release;

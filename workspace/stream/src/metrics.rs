@@ -47,7 +47,7 @@ pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
 /// the distance from the last stable offset to the end.
 pub const HIDDEN_RECORDS: &str = "orderflow_hidden_records";
 /// 1 while work waits for something that is away, by reason (`store`, `broker`, `restore`, `not_due`, `brake`,
-/// `hanging_transaction`).
+/// `growth`, `hanging_transaction`).
 pub const WAITING: &str = "orderflow_waiting_state";
 
 /// All names, for the test that pins them and for the reference.

@@ -17,6 +17,7 @@
 //! - Polling never stops: a full budget pauses partitions, and reading goes on for the others.
 
 mod braking;
+mod growth;
 mod intake;
 mod rebalance;
 mod renewal;
@@ -28,7 +29,7 @@ mod watchdog;
 pub(crate) use braking::{BrakeSign, Braking};
 use watchdog::Watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,7 @@ use crate::budget::{Budget, BudgetLimits};
 use crate::error::StreamError;
 use crate::handler::Repeats;
 use crate::ledger::{Ledger, Volume};
+use crate::lookout::Lookout;
 use crate::metrics::StreamMetrics;
 use crate::position::{Epoch, TopicPartition};
 use crate::restore::Restorer;
@@ -80,6 +82,8 @@ pub(crate) struct PumpParts {
     pub number: usize,
     /// With transactions: who ends what former owners left open.
     pub takeover: Option<Takeover>,
+    /// Who asks the cluster beside the work.
+    pub lookout: Lookout,
     /// Beats at least twice a second while the loop turns.
     pub heartbeat: Heartbeat,
     /// Where the release of a brake is waited for.
@@ -98,6 +102,8 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     /// Partitions whose window of seen records is being restored, and in which life of theirs: they are
     /// paused until it is there.
     restoring: BTreeMap<TopicPartition, Epoch>,
+    /// Partitions of sources that topics downstream do not have yet: they are paused until those have grown.
+    growing: BTreeSet<TopicPartition>,
     unit: UnitOfWork,
     braking: Braking,
     watchdog: Watchdog,
@@ -140,6 +146,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 SEEN_IN_ALL,
             ),
             restoring: BTreeMap::new(),
+            growing: BTreeSet::new(),
             watchdog: Watchdog::default(),
             braking: Braking::new(parts.settings.brake_limits()),
             unit: UnitOfWork::Indefinite(unopened),
@@ -201,6 +208,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             return Ok(());
         }
         self.tend_brake()?;
+        self.tend_growth()?;
         let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
         self.parts.wake.answer();
         let taken = self.take(&batch);
@@ -303,12 +311,15 @@ impl<S: Source, G: Stage> Pump<S, G> {
         self.resume(gate.resume)
     }
 
+    /// Whether a partition must not be read now, however much room there is.
+    fn must_wait(&self, at: TopicPartition) -> bool {
+        let source = self.parts.unit.plan.source(at);
+        self.restoring.contains_key(&source) || self.growing.contains(&source) || self.is_braked(at)
+    }
+
     /// Goes on reading these partitions, apart from those that must not be read for another reason.
     fn resume(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), StreamError> {
-        partitions.retain(|at| {
-            let source = self.parts.unit.plan.source(*at);
-            !self.restoring.contains_key(&source) && !self.budget.is_paused(*at) && !self.is_braked(*at)
-        });
+        partitions.retain(|at| !self.must_wait(*at) && !self.budget.is_paused(*at));
         if partitions.is_empty() || self.stopped_reading {
             return Ok(());
         }

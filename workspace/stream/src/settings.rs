@@ -378,6 +378,8 @@ pub struct StreamSettings {
     pub prefetch_kbytes: u32,
     /// A member that is silent for so long loses its partitions.
     pub session_timeout_ms: u32,
+    /// How often the client looks whether topics have grown or moved: new partitions are found within it.
+    pub metadata_refresh_ms: u32,
     /// One attempt of a concurrent handler may take so long.
     pub attempt_timeout_ms: u64,
     /// Attempts in place are over after so long, whatever their number.
@@ -414,6 +416,7 @@ impl Default for StreamSettings {
             seen_records: 100_000,
             prefetch_kbytes: 4_096,
             session_timeout_ms: 10_000,
+            metadata_refresh_ms: 30_000,
             attempt_timeout_ms: 30_000,
             retry_deadline_ms: 2_000,
             retry_first_ms: 50,
@@ -506,6 +509,12 @@ impl StreamSettings {
             1_000,
             300_000,
         );
+        within(
+            "stream.metadata_refresh_ms",
+            self.metadata_refresh_ms.into(),
+            100,
+            900_000,
+        );
         within("stream.attempt_timeout_ms", self.attempt_timeout_ms, 1, 300_000);
         within("stream.retry_deadline_ms", self.retry_deadline_ms, 1, 60_000);
         within("stream.retry_first_ms", self.retry_first_ms, 1, 10_000);
@@ -535,6 +544,10 @@ impl StreamSettings {
             ("partition.assignment.strategy", self.assignor.as_str().to_owned()),
             ("session.timeout.ms", self.session_timeout_ms.to_string()),
             ("heartbeat.interval.ms", heartbeat_ms.to_string()),
+            (
+                "topic.metadata.refresh.interval.ms",
+                self.metadata_refresh_ms.to_string(),
+            ),
             ("queued.max.messages.kbytes", self.prefetch_kbytes.to_string()),
             ("queued.min.messages", "20000".to_owned()),
             // The default of a second stalls a fast reader whenever its queue was full once.

@@ -39,6 +39,9 @@ use crate::source::Source;
 pub(crate) const FLUSH_LIMIT: Duration = Duration::from_secs(35);
 /// How long a full local queue is waited for at a time.
 const QUEUE_STEP: Duration = Duration::from_millis(50);
+/// A producer that does not know a new partition yet learns of it within this time, step by step.
+const GROWTH_LIMIT: Duration = Duration::from_secs(2);
+const GROWTH_STEP: Duration = Duration::from_millis(500);
 /// Between two attempts of a transactional call that may be made again.
 const AGAIN_PAUSE: Duration = Duration::from_millis(5);
 /// One attempt to take over the transactional id.
@@ -370,6 +373,26 @@ impl Open {
         loop {
             match self.outbox.producer.produce(record, None) {
                 Ok(()) => return Ok(()),
+                // The topic has grown since this producer heard of it.
+                Err(ProduceError::Refused {
+                    code: RDKafkaErrorCode::UnknownPartition,
+                    ..
+                }) if started.elapsed() < GROWTH_LIMIT => {
+                    self.outbox.heartbeat.beat();
+                    if let Err(error) = self.outbox.producer.refresh(record.topic, GROWTH_STEP) {
+                        tracing::debug!(%error, topic, "the producer does not know this partition yet");
+                    }
+                }
+                Err(ProduceError::Refused {
+                    code: RDKafkaErrorCode::UnknownPartition,
+                    message,
+                }) => {
+                    return Err(StreamError::Delivery {
+                        topic: topic.to_owned(),
+                        failed: 1,
+                        cause: message,
+                    });
+                }
                 Err(ProduceError::QueueFull) if started.elapsed() < FLUSH_LIMIT => {
                     self.outbox.heartbeat.beat();
                     self.outbox.producer.poll(QUEUE_STEP);

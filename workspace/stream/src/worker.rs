@@ -1,5 +1,6 @@
 //! Running a worker: topics checked, pumps started, one way to end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::admin;
 use crate::error::StreamError;
 use crate::ffi::Consumer;
 use crate::handler::{ConcurrentHandler, Handler, Repeats, Sink};
+use crate::lookout::{Lookout, LookoutConfig};
 use crate::metrics::StreamMetrics;
 use crate::parking::{Delays, RetryPlan};
 use crate::pump::{BrakeSign, Pump, PumpParts};
@@ -31,6 +33,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A pump that has not turned for so long hangs: its longest single step is bounded well below.
 const PUMP_FRESH: Duration = Duration::from_secs(30);
+
+/// A lookout asks a few questions, each with a bound.
+const LOOKOUT_FRESH: Duration = Duration::from_secs(60);
 
 /// A takeover asks two questions and ends a few ids at most, each with a bound.
 const TAKEOVER_FRESH: Duration = Duration::from_secs(60);
@@ -150,9 +155,18 @@ async fn run<G: Stage + Send + 'static>(
         dead_letters: &dead_letter_topics,
         retries: &retry_topics,
     };
-    if !topics_are_ready(&kafka, &spec, &derived, &mut shutdown).await? {
+    let Some(counts) = topics_are_ready(&kafka, &spec, &derived, &mut shutdown).await? else {
         return Ok(());
-    }
+    };
+    let lookout = Lookout::new(
+        LookoutConfig {
+            client_properties: kafka.properties(spec.service),
+            sources: derived.by_source(&spec),
+            metrics: metrics.clone(),
+        },
+        counts,
+    );
+    lookout.start(process.health.task("lookout", LOOKOUT_FRESH))?;
     let mut producer_properties = kafka.properties(spec.service);
     producer_properties.extend(kafka.producer_properties());
     let retry_topics = retry_topics.concat();
@@ -247,6 +261,7 @@ async fn run<G: Stage + Send + 'static>(
             restorer,
             number,
             takeover: takeover.clone(),
+            lookout: lookout.clone(),
             heartbeat,
             kafka: kafka.clone(),
             events: spec.events.clone(),
@@ -290,6 +305,7 @@ async fn run<G: Stage + Send + 'static>(
             }
         }
     }
+    lookout.stop();
     if let Some(takeover) = takeover {
         takeover.stop();
     }
@@ -345,49 +361,52 @@ struct Derived<'a> {
     retries: &'a [Vec<String>],
 }
 
+impl Derived<'_> {
+    /// The sources, each with the topics that keep its partitions.
+    fn by_source(&self, spec: &WorkerSpec) -> Vec<(String, Vec<String>)> {
+        let own = self.dead_letters.iter().zip(self.retries);
+        spec.inputs
+            .iter()
+            .zip(own)
+            .map(|(source, (dead_letters, retries))| {
+                let downstream = spec.outputs.iter().chain([dead_letters]).chain(retries);
+                (source.clone(), downstream.cloned().collect())
+            })
+            .collect()
+    }
+}
+
 /// Waits for Kafka and for all topics, and checks that derived topics can keep the partition of their
-/// input. `false` when the shutdown came first.
+/// input. Tells how many partitions all topics have; `None` when the shutdown came first.
 async fn topics_are_ready(
     kafka: &KafkaSettings,
     spec: &WorkerSpec,
     derived: &Derived<'_>,
     mut shutdown: impl Future<Output = ()> + Unpin,
-) -> Result<bool, StreamError> {
+) -> Result<Option<BTreeMap<String, i32>>, StreamError> {
     tokio::select! {
         connected = admin::connect(kafka, spec.service, CONNECT_LIMIT) => connected?,
-        () = &mut shutdown => return Ok(false),
+        () = &mut shutdown => return Ok(None),
     }
-    let written = spec.outputs.iter().chain(derived.dead_letters);
-    let written = written.chain(derived.retries.iter().flatten());
-    let all: Vec<String> = spec.inputs.iter().chain(written).cloned().collect();
+    let by_source = derived.by_source(spec);
+    let all: Vec<String> = by_source
+        .iter()
+        .flat_map(|(source, downstream)| std::iter::once(source).chain(downstream))
+        .cloned()
+        .collect();
     let Some(there) = admin::wait_for_topics(kafka, spec.service, &all, &mut shutdown).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let count = |topic: &String| there.get(topic).copied().unwrap_or(0);
-    let too_few = |topic: &String, source: &String| {
-        (count(topic) < count(source)).then(|| StreamError::TooFewPartitions {
-            topic: topic.clone(),
-            partitions: count(topic),
-            source_topic: source.clone(),
-            wanted: count(source),
-        })
-    };
-    let outputs = spec
-        .outputs
-        .iter()
-        .flat_map(|topic| spec.inputs.iter().map(move |source| (topic, source)));
-    let dead_letters = derived.dead_letters.iter().zip(&spec.inputs);
-    let retries = derived
-        .retries
-        .iter()
-        .zip(&spec.inputs)
-        .flat_map(|(retries, source)| retries.iter().map(move |topic| (topic, source)));
-    match outputs
-        .chain(dead_letters)
-        .chain(retries)
-        .find_map(|(topic, source)| too_few(topic, source))
-    {
-        Some(error) => Err(error),
-        None => Ok(true),
+    for (source, downstream) in &by_source {
+        if let Some(topic) = downstream.iter().find(|topic| count(topic) < count(source)) {
+            return Err(StreamError::TooFewPartitions {
+                topic: topic.clone(),
+                partitions: count(topic),
+                source_topic: source.clone(),
+                wanted: count(source),
+            });
+        }
     }
+    Ok(Some(there))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -77,6 +77,38 @@ impl Observer {
         for result in results {
             result.unwrap_or_else(|(topic, code)| panic!("`{topic}` can not be created: {code}"));
         }
+    }
+
+    /// Gives a topic more partitions: so many in all. Returns when they are there for everybody.
+    pub async fn grow_topic(&self, name: &str, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.config().create().expect("an admin client can be made");
+        let options = AdminOptions::new()
+            .operation_timeout(Some(TIMEOUT))
+            .request_timeout(Some(TIMEOUT));
+        let wanted = NewPartitions::new(name, partitions);
+        let results = admin.create_partitions([&wanted], &options).await;
+        let results = results.unwrap_or_else(|error| panic!("`{name}` can not grow: {error}"));
+        for result in results {
+            result.unwrap_or_else(|(topic, code)| panic!("`{topic}` can not grow: {code}"));
+        }
+        // Its leader hears of a partition a little later than the controller.
+        crate::eventually(TIMEOUT, || async {
+            let (observer, name) = (self.clone(), name.to_owned());
+            let read = tokio::task::spawn_blocking(move || {
+                let consumer = observer.consumer("observer");
+                let found = self::partitions(&consumer, &name);
+                for partition in &found {
+                    consumer.fetch_watermarks(&name, *partition, TIMEOUT)?;
+                }
+                Ok::<_, KafkaError>(found.len())
+            });
+            match read.await.expect("the reader does not panic") {
+                Ok(count) if count == partitions => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
     }
 
     /// Writes records in order and returns when all of them are acknowledged, with partition and

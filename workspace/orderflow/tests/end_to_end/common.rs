@@ -40,6 +40,17 @@ pub fn json_of(ended: &Ended) -> Value {
     serde_json::from_str(line).unwrap()
 }
 
+/// A topics file with these topics.
+pub fn topics_file(topics: &[String], partitions: i32) -> String {
+    let mut text = format!(
+        "[defaults]\npartitions = {partitions}\nreplication = 1\nretention_ms = 604800000\ncompression = \"producer\"\ncleanup_policy = \"delete\"\n"
+    );
+    for topic in topics {
+        text += &format!("[topics.\"{topic}\"]\nmax_message_bytes = 1048588\n");
+    }
+    text
+}
+
 /// Which worker; the order is that of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Worker {

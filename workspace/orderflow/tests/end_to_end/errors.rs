@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use testkit::{Ended, Launch};
 
-use crate::common::{DEADLINE, Pipeline, Worker, last_error, orderflow};
+use crate::common::{DEADLINE, Pipeline, Worker, last_error, orderflow, topics_file};
 
 async fn refused(launch: Launch, code: i32) -> Ended {
     let ended = launch.run(DEADLINE).await;
@@ -173,17 +173,6 @@ async fn a_broker_that_is_away_is_given_up_after_its_time_with_the_variable_to_c
             "{error}"
         );
     }
-}
-
-/// A topics file with these topics.
-fn topics_file(topics: &[String], partitions: i32) -> String {
-    let mut text = format!(
-        "[defaults]\npartitions = {partitions}\nreplication = 1\nretention_ms = 604800000\ncompression = \"producer\"\ncleanup_policy = \"delete\"\n"
-    );
-    for topic in topics {
-        text += &format!("[topics.\"{topic}\"]\nmax_message_bytes = 1048588\n");
-    }
-    text
 }
 
 #[tokio::test(flavor = "multi_thread")]

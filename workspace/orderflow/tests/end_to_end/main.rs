@@ -26,6 +26,7 @@ mod common;
 mod demo;
 mod dlq;
 mod errors;
+mod growth;
 mod pipeline;
 mod refusal;
 mod restart;

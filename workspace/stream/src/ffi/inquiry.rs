@@ -110,6 +110,20 @@ impl Inquirer {
         }
     }
 
+    /// How many partitions a topic has, 0 where there is none.
+    pub fn partitions(&self, topic: &CStr, timeout: Duration) -> Result<i32, StreamError> {
+        // SAFETY: handle and name are alive; the topic handle is ours and is given back once.
+        unsafe {
+            let topic = sys::rd_kafka_topic_new(self.client.handle, topic.as_ptr(), std::ptr::null_mut());
+            if topic.is_null() {
+                return Ok(0);
+            }
+            let count = self.client.partitions(topic, timeout);
+            sys::rd_kafka_topic_destroy(topic);
+            count
+        }
+    }
+
     /// The notes that came with what the group has committed last in these partitions, whether or not an
     /// open transaction is about to move it.
     pub fn notes(

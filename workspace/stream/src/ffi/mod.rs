@@ -121,6 +121,32 @@ impl Client {
         }
     }
 
+    /// How many partitions a topic has now, 0 where there is none. The client knows it too from then on.
+    ///
+    /// # Safety
+    /// `topic` is a live handle of this client.
+    unsafe fn partitions(
+        &self,
+        topic: *mut sys::rd_kafka_topic_t,
+        timeout: std::time::Duration,
+    ) -> Result<i32, StreamError> {
+        let mut metadata: *const sys::rd_kafka_metadata = std::ptr::null();
+        // SAFETY: handle and topic are alive; on success `metadata` is ours to destroy, and its lists are
+        // as long as it says.
+        unsafe {
+            let result = sys::rd_kafka_metadata(self.handle, 0, topic, &raw mut metadata, millis(timeout));
+            if result != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                let what = format!("asking for topic `{}`", text(sys::rd_kafka_topic_name(topic)));
+                return Err(StreamError::client(what, RDKafkaErrorCode::from(result)));
+            }
+            let topics = usize::try_from((*metadata).topic_cnt).unwrap_or(0);
+            let counts = (0..topics).map(|index| (*(*metadata).topics.add(index)).partition_cnt);
+            let count = counts.max().unwrap_or(0);
+            sys::rd_kafka_metadata_destroy(metadata);
+            Ok(count)
+        }
+    }
+
     fn last_error(&self) -> Option<ClientError> {
         lock(&self.shared.last_error).clone()
     }

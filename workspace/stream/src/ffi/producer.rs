@@ -125,6 +125,12 @@ impl Producer {
         })))
     }
 
+    /// Learns how many partitions a topic has now: until then records for a new one are refused.
+    pub fn refresh(&self, topic: &Topic, timeout: Duration) -> Result<(), StreamError> {
+        // SAFETY: the topic handle is alive and of this client.
+        unsafe { self.client.partitions(topic.0.pointer, timeout) }.map(|_| ())
+    }
+
     /// Queues a record; key, value and headers are copied.
     pub fn produce(&self, record: &Outgoing<'_>, waiting: Option<Waiting>) -> Result<(), ProduceError> {
         let names: Result<Vec<CString>, _> = record

@@ -67,7 +67,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
         };
         let mut starts = Vec::new();
         let mut braked = Vec::new();
+        self.wait_for_growth(partitions);
         for at in partitions {
+            if self.is_retry_of_growing(*at) {
+                continue;
+            }
             let offset = committed.get(at).and_then(Option::as_ref);
             let start = offset.map_or(StartAt::Earliest, |offset| StartAt::Offset(offset.next));
             let epoch = self.ledger.assign(*at, start);
@@ -81,7 +85,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 takeover.follows(*at, note.transactional_id);
             }
             braked.extend(note.and_then(|note| Some((*at, note.brake?.to_owned()))));
-            if self.seen.is_on() && self.parts.restorer.is_some() {
+            if self.restores() && !self.growing.contains(at) {
                 self.restoring.insert(*at, epoch);
             }
             self.seen.open(*at);
@@ -92,23 +96,33 @@ impl<S: Source, G: Stage> Pump<S, G> {
         for (at, name) in braked {
             self.stay_braked(at, &name)?;
         }
-        if self.stopped_reading || self.polled_only || !self.restoring.is_empty() {
-            return self.source.pause(partitions);
-        }
-        let held: Vec<_> = partitions
+        self.pause_what_must_wait(partitions)
+    }
+
+    pub(super) fn pause_what_must_wait(&mut self, partitions: &[TopicPartition]) -> Result<(), StreamError> {
+        let reads_nothing = self.stopped_reading || self.polled_only;
+        let still: Vec<_> = partitions
             .iter()
             .copied()
-            .filter(|at| self.is_braked(*at))
+            .filter(|at| reads_nothing || self.must_wait(*at))
             .collect();
-        if held.is_empty() {
+        if still.is_empty() {
             return Ok(());
         }
-        self.source.pause(&held)
+        self.source.pause(&still)
+    }
+
+    /// Whether a new owner has to know what former ones settled.
+    pub(super) fn restores(&self) -> bool {
+        self.seen.is_on() && self.parts.restorer.is_some()
     }
 
     /// Asks what former owners settled in these partitions. They are not read before that is known; when
     /// the pump is told to stop, they are not read any more.
-    fn start_restoring(&mut self, starts: &[(TopicPartition, StartAt)]) -> Result<(), StreamError> {
+    pub(super) fn start_restoring(
+        &mut self,
+        starts: &[(TopicPartition, StartAt)],
+    ) -> Result<(), StreamError> {
         let limit = self.seen.limit();
         let plan = &self.parts.unit.plan;
         let restorer = self.parts.restorer.as_ref();
@@ -201,10 +215,12 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
     }
 
-    fn tell_owned(&self) {
+    pub(super) fn tell_owned(&self) {
         if let Some(takeover) = &self.parts.takeover {
             let plan = &self.parts.unit.plan;
-            let sources = self.ledger.assigned().filter(|at| !plan.is_retry(at.topic));
+            // What hides an output that is not there is nobody.
+            let is_here = |at: &TopicPartition| !plan.is_retry(at.topic) && !self.growing.contains(at);
+            let sources = self.ledger.assigned().filter(is_here);
             takeover.owns(self.parts.number, sources.collect());
         }
     }
@@ -246,7 +262,13 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.seen.close(*at);
             self.parts.metrics.records_dropped.inc_by(dropped.records);
             let was_restoring = self.restoring.remove(at).is_some();
-            if self.budget.revoke(*at) || was_restoring || self.polled_only || self.is_braked(*at) {
+            let was_growing = self.growing.remove(at);
+            if self.budget.revoke(*at)
+                || was_restoring
+                || was_growing
+                || self.polled_only
+                || self.is_braked(*at)
+            {
                 paused.push(*at);
             }
             self.parts.metrics.remove_lag(self.topic(*at), at.partition);
@@ -255,6 +277,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.braking.give_up(*at);
         }
         self.leave_brakes()?;
+        self.tell_growing();
         self.stage.given_up(partitions);
         self.tell_owned();
         self.observe();

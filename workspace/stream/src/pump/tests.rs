@@ -12,6 +12,7 @@ use super::*;
 use crate::failure::Failure;
 use crate::ffi::GroupOffsets;
 use crate::handler::{Handler, OutputTopic, Outputs};
+use crate::lookout::LookoutConfig;
 use crate::parking::RetryPlan;
 use crate::position::{Offset, Partition, StartAt, TopicIndex};
 use crate::record::{NoHeaders, Record};
@@ -212,6 +213,12 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
         dead_letter_topics: vec!["in.g.dlq".to_owned()],
         metrics: metrics.clone(),
     };
+    let lookout = LookoutConfig {
+        client_properties: Vec::new(),
+        sources: Vec::new(),
+        metrics: metrics.clone(),
+    };
+    let lookout = Lookout::new(lookout, BTreeMap::new());
     let process = Process::detached(INFO);
     let parts = PumpParts {
         settings: StreamSettings::default(),
@@ -222,6 +229,7 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
         restorer: None,
         number: 0,
         takeover: None,
+        lookout,
         heartbeat: process.health.task("pump", Duration::from_secs(30)),
         kafka: KafkaSettings::default(),
         events: "events".to_owned(),

@@ -6,7 +6,7 @@
 //! declared a wait, it ends the pump with that reason.
 //!
 //! Declared waits are: work in flight, which has deadlines of its own; a brake; a record that is not due;
-//! what former owners settled and is being read; a broker that does not answer or does not take outputs.
+//! what former owners settled and is being read; topics that have to grow first; a broker that does not answer or does not take outputs.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -109,6 +109,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 || waits
                 || self.is_braked(at)
                 || self.restoring.contains_key(&source)
+                || self.growing.contains(&source)
                 || self.source.is_waiting(at);
             match self.watchdog.look(at, committed, !is_waiting, limit, now) {
                 Finding::Fine => {}

@@ -289,6 +289,10 @@ impl<S: Source> Source for Retrying<S> {
                 side.lanes.insert(at, lane);
             }
             side.assign()?;
+            // Retry topics that come later than their source: the answer to the group was given.
+            if sources.is_empty() {
+                return Ok(());
+            }
         }
         self.main.assign(&sources)
     }
