@@ -381,6 +381,12 @@ impl<E> Ledger<E> {
         })
     }
 
+    /// The least offset that may be read next.
+    #[must_use]
+    pub fn position(&self, at: TopicPartition) -> Option<Offset> {
+        self.account(at).map(|account| account.position)
+    }
+
     /// The offset after the published prefix of a partition.
     #[must_use]
     pub fn frontier(&self, at: TopicPartition) -> Option<Offset> {

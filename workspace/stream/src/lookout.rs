@@ -1,7 +1,8 @@
-//! What the cluster is asked beside the work: whether topics downstream have grown.
+//! What the cluster is asked beside the work: up to where readers of committed records can get, whether
+//! topics downstream have grown, and what former owners left open (see [`crate::takeover`]).
 //!
 //! A thread of its own asks, so that no pump ever waits for an answer; the pumps look at what was answered
-//! last.
+//! last. Where nobody is behind and nobody waits, nothing is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -11,11 +12,14 @@ use std::time::{Duration, Instant};
 use service::Heartbeat;
 
 use crate::error::StreamError;
-use crate::ffi::Inquirer;
+use crate::ffi::{End, Inquirer};
 use crate::metrics::StreamMetrics;
-use crate::position::TopicPartition;
+use crate::position::{Offset, TopicPartition};
+use crate::takeover;
 
-/// While somebody waits, it is asked so often; else nothing is asked.
+/// The thread looks so often whether it is time to ask something.
+const STEP: Duration = Duration::from_millis(250);
+/// While somebody waits or is behind, it is asked so often.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// One question may take so long.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,6 +29,8 @@ pub(crate) struct LookoutConfig {
     pub client_properties: Vec<(String, String)>,
     /// The topics that are read from, and for each of them those that keep its partitions.
     pub sources: Vec<(String, Vec<String>)>,
+    /// The sources, and behind them their retry topics.
+    pub inputs: Vec<String>,
     pub metrics: StreamMetrics,
 }
 
@@ -34,6 +40,10 @@ struct Shared {
     counts: BTreeMap<String, i32>,
     /// By pump: which partitions of sources wait for topics downstream.
     growing: BTreeMap<usize, BTreeSet<TopicPartition>>,
+    /// By pump: which partitions seem to have more records than were worked on.
+    behind: BTreeMap<usize, Vec<TopicPartition>>,
+    /// Their last stable offsets.
+    ends: BTreeMap<TopicPartition, Offset>,
     /// Somebody waits who did not before.
     is_urgent: bool,
     stopping: bool,
@@ -71,11 +81,13 @@ impl Lookout {
         }
     }
 
-    /// Starts the thread.
-    pub fn start(&self, heartbeat: Heartbeat) -> Result<(), StreamError> {
+    /// Starts the thread. With transactions it also looks after what former owners left open.
+    pub fn start(&self, takeover: Option<takeover::Watch>, heartbeat: Heartbeat) -> Result<(), StreamError> {
         let watch = Watch {
             lookout: self.clone(),
+            takeover,
             inquirer: Inquirer::open(&self.config.client_properties)?,
+            last: None,
             told: BTreeSet::new(),
         };
         let started = std::thread::Builder::new()
@@ -123,6 +135,15 @@ impl Lookout {
         }
     }
 
+    /// A pump seems to be behind in exactly these partitions. Tells their last stable offsets, as far as
+    /// they are known.
+    pub fn ends_of(&self, pump: usize, behind: Vec<TopicPartition>) -> Vec<Option<Offset>> {
+        let mut shared = self.lock();
+        let known = behind.iter().map(|at| shared.ends.get(at).copied()).collect();
+        shared.behind.insert(pump, behind);
+        known
+    }
+
     pub fn stop(&self) {
         self.lock().stopping = true;
         self.shared.1.notify_all();
@@ -136,33 +157,44 @@ impl Lookout {
 
 struct Watch {
     lookout: Lookout,
+    takeover: Option<takeover::Watch>,
     inquirer: Inquirer,
+    /// When it was asked last.
+    last: Option<Instant>,
     /// What an operator was told of.
     told: BTreeSet<Lacking>,
 }
 
 impl Watch {
     fn run(mut self, heartbeat: &Heartbeat) {
-        while self.wait() {
+        while let Some(is_urgent) = self.wait() {
             heartbeat.beat();
-            if let Err(error) = self.look_downstream() {
-                tracing::debug!(%error, "looking whether topics have grown");
+            if let Some(takeover) = &mut self.takeover {
+                takeover.look_when_due(&self.inquirer);
+            }
+            if !is_urgent && self.last.is_some_and(|last| last.elapsed() < ASK_INTERVAL) {
+                continue;
+            }
+            self.last = Some(Instant::now());
+            heartbeat.beat();
+            if let Err(error) = self.look_ahead().and(self.look_downstream()) {
+                tracing::debug!(%error, "asking the cluster beside the work");
             }
         }
         heartbeat.finish();
     }
 
-    /// Waits for the time of the next look. `false` when told to stop.
-    fn wait(&self) -> bool {
+    /// Waits a little, and tells whether somebody waits anew. `None` when told to stop.
+    fn wait(&self) -> Option<bool> {
         let mut shared = self.lookout.lock();
         let started = Instant::now();
         loop {
-            let left = ASK_INTERVAL.saturating_sub(started.elapsed());
+            let left = STEP.saturating_sub(started.elapsed());
             if shared.stopping {
-                return false;
+                return None;
             }
-            if left.is_zero() || std::mem::take(&mut shared.is_urgent) {
-                return true;
+            if shared.is_urgent || left.is_zero() {
+                return Some(std::mem::take(&mut shared.is_urgent));
             }
             let waited = self.lookout.shared.1.wait_timeout(shared, left);
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -176,6 +208,28 @@ impl Watch {
         waiting
             .flat_map(|at| self.lookout.lacking(&shared.counts, *at))
             .collect()
+    }
+
+    /// Asks for the last stable offsets of partitions that somebody is behind in: what stands after them
+    /// can not be read yet, and is nobody's lag.
+    fn look_ahead(&self) -> Result<(), StreamError> {
+        let behind: Vec<TopicPartition> = self.lookout.lock().behind.values().flatten().copied().collect();
+        let inputs = &self.lookout.config.inputs;
+        let names: Vec<CString> = inputs
+            .iter()
+            .filter_map(|name| CString::new(name.as_str()).ok())
+            .collect();
+        let place = |at: &TopicPartition| Some((names.get(usize::from(at.topic.0))?.clone(), at.partition.0));
+        let places: Vec<_> = behind.iter().filter_map(place).collect();
+        let mut answers = BTreeMap::new();
+        if !places.is_empty() {
+            for (topic, partition, end) in self.inquirer.ends(&places, End::OfCommitted, ASK_TIMEOUT)? {
+                answers.insert((topic, partition), Offset(end));
+            }
+        }
+        let end_of = |at: TopicPartition| Some((at, *answers.get(&place(&at)?)?));
+        self.lookout.lock().ends = behind.into_iter().filter_map(end_of).collect();
+        Ok(())
     }
 
     fn look_downstream(&mut self) -> Result<(), StreamError> {
@@ -230,6 +284,7 @@ mod tests {
                 ("a".to_owned(), vec!["out".to_owned(), "a.dlq".to_owned()]),
                 ("b".to_owned(), vec!["b.dlq".to_owned()]),
             ],
+            inputs: Vec::new(),
             metrics: StreamMetrics::register(&Registry::new()).expect("fresh registry"),
         };
         let counts = [("out", 3), ("a.dlq", 2), ("b.dlq", 9)];

@@ -39,7 +39,8 @@ pub const PAUSES: &str = "orderflow_partition_pauses_total";
 pub const IN_WORK_RECORDS: &str = "orderflow_in_work_records";
 /// Bytes in work and not committed.
 pub const IN_WORK_BYTES: &str = "orderflow_in_work_bytes";
-/// Records between the frontier and the end of the partition.
+/// Records between the frontier and the last stable offset: what stands behind an open transaction can not
+/// be read yet.
 pub const LAG_RECORDS: &str = "orderflow_lag_records";
 /// Age of the oldest record that is read and not committed; 0 when nothing is.
 pub const LAG_SECONDS: &str = "orderflow_lag_seconds";
@@ -126,7 +127,7 @@ impl StreamMetrics {
         )?;
         registry.register(Box::new(commit_seconds.clone()))?;
         let lag_records = IntGaugeVec::new(
-            Opts::new(LAG_RECORDS, "Records behind the end"),
+            Opts::new(LAG_RECORDS, "Records behind the last stable offset"),
             &["topic", "partition"],
         )?;
         registry.register(Box::new(lag_records.clone()))?;

@@ -376,10 +376,22 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_millis());
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        for at in self.ledger.assigned() {
-            let (Some(frontier), Some(end)) = (self.ledger.frontier(at), self.source.high_watermark(at))
+        let assigned: Vec<_> = self.ledger.assigned().collect();
+        let ahead = |at: &TopicPartition| self.source.high_watermark(*at) > self.ledger.frontier(*at);
+        let behind: Vec<_> = assigned.iter().copied().filter(ahead).collect();
+        let stable = self.parts.lookout.ends_of(self.parts.number, behind.clone());
+        let stable: BTreeMap<_, _> = behind.into_iter().zip(stable).collect();
+        for at in assigned {
+            let (Some(frontier), Some(high)) = (self.ledger.frontier(at), self.source.high_watermark(at))
             else {
                 continue;
+            };
+            let end = match stable.get(&at) {
+                // The answer is a little old: what was read since is stable, too.
+                Some(Some(stable)) => (*stable)
+                    .min(high)
+                    .max(self.ledger.position(at).unwrap_or(frontier)),
+                _ => high,
             };
             let lag = (end.0 - frontier.0).max(0);
             let oldest = self

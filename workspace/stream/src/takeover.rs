@@ -14,10 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use service::Heartbeat;
 
 use crate::brake::Note;
 use crate::error::StreamError;
@@ -73,14 +71,13 @@ struct Shared {
     owned: BTreeMap<TopicPartition, Owned>,
     /// Notes of partitions that are just being assigned.
     notes: HashMap<TopicPartition, String>,
-    stopping: bool,
 }
 
-/// Looks after what former owners left open, in a thread of its own. Clones share it.
+/// Looks after what former owners left open. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Takeover {
     config: Arc<TakeoverConfig>,
-    shared: Arc<(Mutex<Shared>, Condvar)>,
+    shared: Arc<Mutex<Shared>>,
     /// By pump: how often its unit of work has begun and ended; odd while one is unfinished.
     units: Arc<[AtomicU64]>,
 }
@@ -95,22 +92,14 @@ impl Takeover {
         }
     }
 
-    /// Starts the thread.
-    pub fn start(&self, heartbeat: Heartbeat) -> Result<(), StreamError> {
-        let watch = Watch {
+    /// Who looks.
+    pub fn watch(&self) -> Watch {
+        Watch {
             takeover: self.clone(),
-            inquirer: Inquirer::open(&self.config.client_properties)?,
+            last: None,
             hidden: BTreeMap::new(),
             told: BTreeSet::new(),
-        };
-        let started = std::thread::Builder::new()
-            .name("takeover".to_owned())
-            .spawn(move || watch.run(&heartbeat));
-        started.map(|_| ()).map_err(|error| StreamError::Client {
-            what: "starting the takeover".to_owned(),
-            cause: error.to_string(),
-            retriable: false,
-        })
+        }
     }
 
     /// Whether a pump has an unfinished unit of work now: what it has open hides its own outputs.
@@ -150,12 +139,6 @@ impl Takeover {
             };
             shared.owned.entry(at).or_insert_with(new).pump = pump;
         }
-        self.shared.1.notify_all();
-    }
-
-    pub fn stop(&self) {
-        self.lock().stopping = true;
-        self.shared.1.notify_all();
     }
 
     /// Ends what former owners of these partitions left open, because it holds up their offsets. Tells
@@ -218,7 +201,7 @@ impl Takeover {
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // A holder can not panic while it holds it.
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -246,9 +229,10 @@ impl Hidden {
     }
 }
 
-struct Watch {
+/// Looks from time to time, in somebody's thread.
+pub(crate) struct Watch {
     takeover: Takeover,
-    inquirer: Inquirer,
+    last: Option<Instant>,
     /// By topic and partition.
     hidden: BTreeMap<(CString, i32), Hidden>,
     /// The series of the gauge.
@@ -256,39 +240,25 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(mut self, heartbeat: &Heartbeat) {
-        loop {
-            heartbeat.beat();
-            let Some(owned) = self.wait() else {
-                break;
-            };
-            if let Err(error) = self.look(&owned) {
-                tracing::debug!(%error, "looking for what a former owner left open");
-            }
+    /// Looks when it is time to.
+    pub fn look_when_due(&mut self, inquirer: &Inquirer) {
+        let owned = self.takeover.lock().owned.clone();
+        let is_new = owned.values().any(Owned::is_new);
+        let interval = if is_new { NEW_INTERVAL } else { OLD_INTERVAL };
+        if self.last.is_some_and(|last| last.elapsed() < interval) {
+            return;
         }
-        heartbeat.finish();
-    }
-
-    /// Waits for the time of the next look. `None` when told to stop.
-    fn wait(&self) -> Option<BTreeMap<TopicPartition, Owned>> {
-        let mut shared = self.takeover.lock();
-        let started = Instant::now();
-        loop {
-            if shared.stopping {
-                return None;
-            }
-            let is_new = shared.owned.values().any(Owned::is_new);
-            let interval = if is_new { NEW_INTERVAL } else { OLD_INTERVAL };
-            let left = interval.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Some(shared.owned.clone());
-            }
-            let waited = self.takeover.shared.1.wait_timeout(shared, left);
-            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.last = Some(Instant::now());
+        if let Err(error) = self.look(inquirer, &owned) {
+            tracing::debug!(%error, "looking for what a former owner left open");
         }
     }
 
-    fn look(&mut self, owned: &BTreeMap<TopicPartition, Owned>) -> Result<(), StreamError> {
+    fn look(
+        &mut self,
+        inquirer: &Inquirer,
+        owned: &BTreeMap<TopicPartition, Owned>,
+    ) -> Result<(), StreamError> {
         let partitions: BTreeSet<i32> = owned.keys().map(|at| at.partition.0).collect();
         let mut outputs = Vec::new();
         for topic in &self.takeover.config.derived {
@@ -302,8 +272,8 @@ impl Watch {
             return Ok(());
         }
         // In this order what is committed in between makes the distance larger, never hides it.
-        let stable = self.inquirer.ends(&outputs, End::OfCommitted, ASK_TIMEOUT)?;
-        let all = self.inquirer.ends(&outputs, End::OfAll, ASK_TIMEOUT)?;
+        let stable = inquirer.ends(&outputs, End::OfCommitted, ASK_TIMEOUT)?;
+        let all = inquirer.ends(&outputs, End::OfAll, ASK_TIMEOUT)?;
         let all: HashMap<(CString, i32), i64> = all
             .into_iter()
             .map(|(topic, partition, end)| ((topic, partition), end))

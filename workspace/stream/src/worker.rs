@@ -34,11 +34,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// A pump that has not turned for so long hangs: its longest single step is bounded well below.
 const PUMP_FRESH: Duration = Duration::from_secs(30);
 
-/// A lookout asks a few questions, each with a bound.
+/// A lookout asks a few questions and ends a few transactional ids at most, each with a bound.
 const LOOKOUT_FRESH: Duration = Duration::from_secs(60);
-
-/// A takeover asks two questions and ends a few ids at most, each with a bound.
-const TAKEOVER_FRESH: Duration = Duration::from_secs(60);
 
 /// What a worker reads and writes.
 #[derive(Clone, Debug)]
@@ -155,18 +152,10 @@ async fn run<G: Stage + Send + 'static>(
         dead_letters: &dead_letter_topics,
         retries: &retry_topics,
     };
+    let sources = derived.by_source(&spec);
     let Some(counts) = topics_are_ready(&kafka, &spec, &derived, &mut shutdown).await? else {
         return Ok(());
     };
-    let lookout = Lookout::new(
-        LookoutConfig {
-            client_properties: kafka.properties(spec.service),
-            sources: derived.by_source(&spec),
-            metrics: metrics.clone(),
-        },
-        counts,
-    );
-    lookout.start(process.health.task("lookout", LOOKOUT_FRESH))?;
     let mut producer_properties = kafka.properties(spec.service);
     producer_properties.extend(kafka.producer_properties());
     let retry_topics = retry_topics.concat();
@@ -203,9 +192,19 @@ async fn run<G: Stage + Send + 'static>(
             metrics: metrics.clone(),
         })
     });
-    if let Some(takeover) = &takeover {
-        takeover.start(process.health.task("takeover", TAKEOVER_FRESH))?;
-    }
+    let lookout = Lookout::new(
+        LookoutConfig {
+            client_properties: kafka.properties(spec.service),
+            sources,
+            inputs: inputs.clone(),
+            metrics: metrics.clone(),
+        },
+        counts,
+    );
+    lookout.start(
+        takeover.as_ref().map(Takeover::watch),
+        process.health.task("lookout", LOOKOUT_FRESH),
+    )?;
     let mut consumer_properties = kafka.properties(spec.service);
     consumer_properties.extend(stream.consumer_properties(&spec.group));
     let remembers = stream.seen_records > 0 && spec.repeats.names_by_key().is_some();
@@ -306,9 +305,6 @@ async fn run<G: Stage + Send + 'static>(
         }
     }
     lookout.stop();
-    if let Some(takeover) = takeover {
-        takeover.stop();
-    }
     // The last handles of the clients go with these, and giving a client back may block.
     let given_back = tokio::task::spawn_blocking(move || drop(wakes)).await;
     if let Err(error) = given_back {

@@ -216,6 +216,7 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
     let lookout = LookoutConfig {
         client_properties: Vec::new(),
         sources: Vec::new(),
+        inputs: Vec::new(),
         metrics: metrics.clone(),
     };
     let lookout = Lookout::new(lookout, BTreeMap::new());
