@@ -168,14 +168,14 @@ impl Group {
             self.instances.insert(instance.clone(), id.clone());
         }
         let selected = self.protocol.as_deref();
-        let said_before = member.metadata(selected);
         let may_skip = request.may_skip_assignment;
         member.id = id.clone();
         member.update(request);
         member.heard(now);
-        let unchanged = self.state == State::Stable
-            && selected.is_some_and(|protocol| member.supports(protocol))
-            && member.metadata(selected) == said_before;
+        // What it says may differ, as of a cooperative member that owns nothing yet: Kafka compares only which
+        // protocol the group would use.
+        let unchanged =
+            self.state == State::Stable && selected.is_some_and(|protocol| member.supports(protocol));
         self.members.shift_insert(place, id.clone(), member);
         if unchanged && self.select_protocol() == self.protocol {
             let mut joined = self.joined(&id, is_leader && may_skip);
