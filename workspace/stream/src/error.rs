@@ -121,6 +121,26 @@ pub enum StreamError {
         /// The client's own words.
         cause: String,
     },
+    /// Another static member has our name.
+    #[error(
+        "group `{group}` has another member with the name of this one: {cause}; two processes have the same `stream.group_instance_id`. Look first; nothing of it was lost"
+    )]
+    FencedMember {
+        /// The consumer group.
+        group: String,
+        /// The client's own words.
+        cause: String,
+    },
+    /// The brokers are too old for the group protocol.
+    #[error(
+        "the brokers do not serve the group protocol `consumer` (KIP-848) for group `{group}`: {cause}; set `stream.group_protocol` to `classic`, or use Kafka 4.0 or newer"
+    )]
+    GroupProtocol {
+        /// The consumer group.
+        group: String,
+        /// The client's own words.
+        cause: String,
+    },
     /// A transaction failed; what was in it is to be done again.
     #[error("{what}: {cause}")]
     Transaction {
@@ -260,7 +280,6 @@ pub(crate) fn is_permanent_for_group(code: RDKafkaErrorCode) -> bool {
             | Code::InvalidSessionTimeout
             | Code::InvalidGroupId
             | Code::GroupMaxSizeReached
-            | Code::FencedInstanceId
             | Code::Fatal
     )
 }
@@ -307,8 +326,10 @@ impl From<StreamError> for service::Exit {
     fn from(error: StreamError) -> Self {
         let message = error.to_string();
         match error {
-            StreamError::Config { .. } => Self::config(message),
-            StreamError::LostRange { .. } | StreamError::Fenced { .. } => Self::fenced(message),
+            StreamError::Config { .. } | StreamError::GroupProtocol { .. } => Self::config(message),
+            StreamError::LostRange { .. } | StreamError::Fenced { .. } | StreamError::FencedMember { .. } => {
+                Self::fenced(message)
+            }
             StreamError::Halted { .. } | StreamError::Brake { .. } | StreamError::Stuck { .. } => {
                 Self::bug(message)
             }
@@ -414,6 +435,16 @@ mod tests {
             cause: text(),
         };
         assert_eq!(service::Exit::from(lost).code(), 75);
+        let member = StreamError::FencedMember {
+            group: text(),
+            cause: text(),
+        };
+        assert_eq!(service::Exit::from(member).code(), 75);
+        let protocol = StreamError::GroupProtocol {
+            group: text(),
+            cause: text(),
+        };
+        assert_eq!(service::Exit::from(protocol).code(), 64);
         let fenced = StreamError::Fenced {
             id: text(),
             cause: text(),

@@ -19,6 +19,7 @@
 mod braking;
 mod growth;
 mod intake;
+mod joining;
 mod rebalance;
 mod renewal;
 mod settlement;
@@ -104,6 +105,8 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     restoring: BTreeMap<TopicPartition, Epoch>,
     /// Partitions of sources that topics downstream do not have yet: they are paused until those have grown.
     growing: BTreeSet<TopicPartition>,
+    /// Since when the group has not taken this pump in, where the client would not tell.
+    joining_since: Option<Instant>,
     unit: UnitOfWork,
     braking: Braking,
     watchdog: Watchdog,
@@ -147,6 +150,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             ),
             restoring: BTreeMap::new(),
             growing: BTreeSet::new(),
+            joining_since: None,
             watchdog: Watchdog::default(),
             braking: Braking::new(parts.settings.brake_limits()),
             unit: UnitOfWork::Indefinite(unopened),
@@ -184,6 +188,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     fn work(&mut self) -> Result<(), StreamError> {
         self.renew()?;
         self.source.subscribe(self.parts.unit.plan.sources())?;
+        self.begin_to_join();
         while !self.parts.wake.is_stopping() {
             self.turn()?;
         }
@@ -222,6 +227,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         if self.last_observed.elapsed() >= OBSERVE_INTERVAL {
             self.observe();
+            self.watch_joining()?;
             self.watch()?;
         }
         if let Some(error) = self.source.take_complaint() {

@@ -1,5 +1,7 @@
 //! The config sections `kafka`, `topics` and `stream`, and what they mean to the client.
 
+mod membership;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::brake::BrakeLimits;
 pub use crate::parking::Delays;
+pub(crate) use membership::INSTANCE_PROPERTY;
+pub use membership::{Assignor, GroupProtocol};
 
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,29 +332,6 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
-/// How partitions move between the members of a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Assignor {
-    /// Only what moves is taken away.
-    #[default]
-    CooperativeSticky,
-    /// Everything is taken away and dealt out anew.
-    Range,
-    /// As `range`, dealt out in turn.
-    Roundrobin,
-}
-
-impl Assignor {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::CooperativeSticky => "cooperative-sticky",
-            Self::Range => "range",
-            Self::Roundrobin => "roundrobin",
-        }
-    }
-}
-
 /// The section `stream`: how the consume loop works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -359,8 +340,14 @@ pub struct StreamSettings {
     pub pumps: u16,
     /// When outputs and offsets count as one.
     pub delivery: Delivery,
-    /// How partitions move between members.
-    pub assignor: Assignor,
+    /// Who deals out the partitions of the group.
+    pub group_protocol: GroupProtocol,
+    /// How partitions move between members, default `cooperative-sticky`; with `classic` only.
+    pub assignor: Option<Assignor>,
+    /// Makes the pumps static members, with this name and their number: one that is back within the session
+    /// time-out has its partitions without a rebalance of the others. Unique in the group, and the same after
+    /// a restart; with `classic` only.
+    pub group_instance_id: Option<String>,
     /// The oldest finished record waits at most so long for its commit while more are coming.
     pub commit_interval_ms: u64,
     /// The same while none are coming.
@@ -376,8 +363,8 @@ pub struct StreamSettings {
     pub seen_records: usize,
     /// Records that are fetched ahead may take so much memory.
     pub prefetch_kbytes: u32,
-    /// A member that is silent for so long loses its partitions.
-    pub session_timeout_ms: u32,
+    /// A member that is silent for so long loses its partitions, default 10,000; with `classic` only.
+    pub session_timeout_ms: Option<u32>,
     /// How often the client looks whether topics have grown or moved: new partitions are found within it.
     pub metadata_refresh_ms: u32,
     /// One attempt of a concurrent handler may take so long.
@@ -407,7 +394,9 @@ impl Default for StreamSettings {
         Self {
             pumps: 1,
             delivery: Delivery::default(),
-            assignor: Assignor::default(),
+            group_protocol: GroupProtocol::default(),
+            assignor: None,
+            group_instance_id: None,
             commit_interval_ms: 100,
             idle_commit_interval_ms: 5,
             batch_records: 2_000,
@@ -415,7 +404,7 @@ impl Default for StreamSettings {
             budget_bytes: 32 << 20,
             seen_records: 100_000,
             prefetch_kbytes: 4_096,
-            session_timeout_ms: 10_000,
+            session_timeout_ms: None,
             metadata_refresh_ms: 30_000,
             attempt_timeout_ms: 30_000,
             retry_deadline_ms: 2_000,
@@ -505,7 +494,7 @@ impl StreamSettings {
         );
         within(
             "stream.session_timeout_ms",
-            self.session_timeout_ms.into(),
+            self.session_timeout().into(),
             1_000,
             300_000,
         );
@@ -525,11 +514,11 @@ impl StreamSettings {
         if let Err(message) = Delays::parse(&self.retry_delays) {
             problems.push(("stream.retry_delays", message));
         }
+        problems.extend(self.membership_problems());
         problems
     }
 
     pub(crate) fn consumer_properties(&self, group: &str) -> Vec<(String, String)> {
-        let heartbeat_ms = (self.session_timeout_ms / 3).min(3_000);
         [
             ("group.id", group.to_owned()),
             ("enable.auto.commit", "false".to_owned()),
@@ -541,9 +530,6 @@ impl StreamSettings {
             // 2.12, `rd_kafka_q_serve_rkmessages`), and the next pause or rebalance skips a record.
             ("enable.partition.eof", "false".to_owned()),
             ("isolation.level", "read_committed".to_owned()),
-            ("partition.assignment.strategy", self.assignor.as_str().to_owned()),
-            ("session.timeout.ms", self.session_timeout_ms.to_string()),
-            ("heartbeat.interval.ms", heartbeat_ms.to_string()),
             (
                 "topic.metadata.refresh.interval.ms",
                 self.metadata_refresh_ms.to_string(),

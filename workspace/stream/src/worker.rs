@@ -241,7 +241,8 @@ async fn run<G: Stage + Send + 'static>(
     let mut wakes = Vec::new();
     let mut opened = Vec::new();
     for number in 0..pumps {
-        let consumer = open(&consumer_properties)?;
+        let member_properties = stream.member_properties(number);
+        let consumer = open(&[consumer_properties.as_slice(), &member_properties].concat())?;
         let wake = Arc::new(Wake::new(consumer.waker()));
         wakes.push(Arc::clone(&wake));
         let heartbeat = process.health.task(&format!("pump-{number}"), PUMP_FRESH);

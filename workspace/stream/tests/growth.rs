@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::series;
 use service::Process;
+use stream::settings::{Assignor, GroupProtocol};
 use stream::worker::{WorkerSpec, run_concurrent, run_handler};
 use stream::{
     ConcurrentHandler, Failure, Handler, LastWord, OutputRecord, OutputTopic, Outputs, Record, Repeats,
@@ -57,8 +58,11 @@ impl Handler for Copy {
     }
 }
 
-fn start(bench: &Bench) -> Running {
-    let surroundings = bench.surroundings(settings);
+fn start(bench: &Bench, change: impl FnOnce(&mut StreamSettings)) -> Running {
+    let surroundings = bench.surroundings(|stream| {
+        settings(stream);
+        change(stream);
+    });
     let process = surroundings.process.clone();
     Running {
         process,
@@ -86,8 +90,31 @@ fn waits_for_growth(process: &Process) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_that_grow_from_the_end_of_the_pipeline_are_worked_on_from_their_first_record() {
+    grow_from_the_end(&Bench::new(BEFORE).await, |_| ()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_grow_are_worked_on_after_eager_rebalances() {
+    let eager = |stream: &mut StreamSettings| stream.assignor = Some(Assignor::Range);
+    grow_from_the_end(&Bench::new(BEFORE).await, eager).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_grow_are_worked_on_where_the_broker_deals_out_partitions() {
     let bench = Bench::new(BEFORE).await;
-    let workers = [start(&bench), start(&bench)];
+    if bench.broker.engine() != "kafka" {
+        eprintln!("skipped: the embedded broker does not serve the group protocol `consumer`");
+        return;
+    }
+    let consumer = |stream: &mut StreamSettings| {
+        stream.group_protocol = GroupProtocol::Consumer;
+        stream.session_timeout_ms = None;
+    };
+    grow_from_the_end(&bench, consumer).await;
+}
+
+async fn grow_from_the_end(bench: &Bench, change: impl Fn(&mut StreamSettings)) {
+    let workers = [start(bench, &change), start(bench, &change)];
     bench.produce(&numbered(0..200)).await;
     bench.all_committed().await;
     for topic in [&bench.dead_letters(), &bench.output, &bench.input] {
@@ -99,13 +126,13 @@ async fn topics_that_grow_from_the_end_of_the_pipeline_are_worked_on_from_their_
     for worker in workers {
         worker.stop().await.expect("stops cleanly");
     }
-    wanted_once(&bench, 500).await;
+    wanted_once(bench, 500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_grows_first_waits_for_the_topics_downstream_and_loses_nothing() {
     let bench = Bench::new(BEFORE).await;
-    let workers = [start(&bench), start(&bench)];
+    let workers = [start(&bench, |_| ()), start(&bench, |_| ())];
     bench.produce(&numbered(0..200)).await;
     bench.all_committed().await;
     bench.observer.grow_topic(&bench.input, AFTER).await;

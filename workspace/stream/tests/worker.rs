@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use service::Process;
-use stream::settings::{Assignor, Delivery};
 use stream::worker::{Surroundings, WorkerSpec, run_concurrent, run_handler, run_sink};
 use stream::{
     ConcurrentHandler, Failure, Handler, LastWord, OutputRecord, OutputTopic, Outputs, Record, Repeats, Sink,
@@ -141,56 +140,6 @@ async fn a_second_start_goes_on_where_the_first_one_ended() {
     assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), 150);
 }
 
-async fn members_come_and_go(assignor: Assignor, delivery: Delivery) {
-    let change = move |stream: &mut StreamSettings| {
-        stream.assignor = assignor;
-        stream.delivery = delivery;
-    };
-    let bench = Arc::new(Bench::new(4).await);
-    let first = start_copy(&bench, change);
-    bench.produce(&numbered(400)).await;
-    let second = start_copy(&bench, change);
-    let everybody_worked = Arc::new(AtomicBool::new(false));
-    let producing = {
-        let (bench, enough) = (Arc::clone(&bench), Arc::clone(&everybody_worked));
-        tokio::spawn(async move {
-            let mut total = 400;
-            // A round after the last member has worked, so that there is something left when one leaves.
-            let mut last = false;
-            while !last {
-                last = enough.load(Ordering::SeqCst) || total > 100_000;
-                let records: Vec<_> = (total..total + 200)
-                    .map(|number| (format!("key-{number}"), number.to_string()))
-                    .collect();
-                bench.produce(&records).await;
-                total += 200;
-            }
-            total
-        })
-    };
-    let third = start_copy(&bench, change);
-    // Each of them has worked before one leaves: then partitions have moved twice.
-    for worker in [&first, &second, &third] {
-        eventually(LIMIT, || async {
-            metric(&worker.process, "orderflow_records_read_total") > 0.0
-        })
-        .await;
-    }
-    everybody_worked.store(true, Ordering::SeqCst);
-    first.stop().await.expect("leaves cleanly");
-    let total: u64 = producing.await.expect("produces");
-    bench.all_committed().await;
-    second.stop().await.expect("leaves cleanly");
-    third.stop().await.expect("leaves cleanly");
-    let values = bench.output_values().await;
-    let distinct: BTreeSet<u64> = values.iter().map(|value| value.parse().unwrap()).collect();
-    let lost: Vec<u64> = (0..total).filter(|number| !distinct.contains(number)).collect();
-    assert_eq!(lost, [0_u64; 0], "nothing is lost while members come and go");
-    if delivery == Delivery::ExactlyOnce {
-        assert_eq!(values.len() as u64, total, "and nothing is doubled");
-    }
-}
-
 fn metric(process: &Process, name: &str) -> f64 {
     let families = process.metrics.gather();
     let family = families.iter().find(|family| family.name() == name);
@@ -199,21 +148,6 @@ fn metric(process: &Process, name: &str) -> f64 {
         .iter()
         .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
         .sum()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_that_come_and_go_lose_nothing_with_the_cooperative_protocol() {
-    members_come_and_go(Assignor::CooperativeSticky, Delivery::ExactlyOnce).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_that_come_and_go_lose_nothing_with_the_eager_protocol() {
-    members_come_and_go(Assignor::Range, Delivery::ExactlyOnce).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn members_that_come_and_go_lose_nothing_without_transactions() {
-    members_come_and_go(Assignor::CooperativeSticky, Delivery::AtLeastOnce).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

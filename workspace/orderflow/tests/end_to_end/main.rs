@@ -27,6 +27,7 @@ mod demo;
 mod dlq;
 mod errors;
 mod growth;
+mod members;
 mod pipeline;
 mod refusal;
 mod restart;

@@ -76,7 +76,7 @@ impl Bench {
         config.kafka.brokers = self.broker.address().to_owned();
         config.topics.orders.clone_from(&self.orders);
         config.topics.payments.clone_from(&run.payments);
-        config.stream.session_timeout_ms = 6_000;
+        config.stream.session_timeout_ms = Some(6_000);
         config.stream.retry_delays = "off".to_owned();
         config.payment.group.clone_from(&run.group);
         config.payment.gateway = GatewaySettings {

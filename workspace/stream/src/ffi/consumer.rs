@@ -6,10 +6,10 @@
 //! ever done inside a callback.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
@@ -17,21 +17,17 @@ use rdkafka_sys::types::{RDKafkaRespErr, RDKafkaType};
 
 use super::list::{List, entries};
 use super::message::{Message, MessageBatch, bytes};
+use super::rebalance::{answer_rebalance, leave, on_rebalance, unassign};
 use super::transaction::GroupOffsets;
-use super::{Client, Shared, lock, millis, response_at, text};
+use super::{Client, checked, failed, lock, millis, response_at, text};
 use crate::error::{StreamError, is_permanent_for_group};
 use crate::position::{Offset, Partition, StartAt, TopicIndex, TopicPartition};
 use crate::record::Record;
+use crate::settings::INSTANCE_PROPERTY;
 use crate::source::{Entry, GroupOffset, RebalanceKind, Source};
 
 const COMMITTING: &str = "committing offsets";
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-
-#[derive(Clone, Debug)]
-pub(crate) struct Rebalance {
-    pub kind: RebalanceKind,
-    partitions: Vec<(CString, i32)>,
-}
 
 const fn number(start: StartAt) -> i64 {
     match start {
@@ -66,6 +62,7 @@ pub(crate) struct Consumer {
     topics: Vec<CString>,
     brokers: String,
     group: String,
+    is_static: bool,
 }
 
 impl Consumer {
@@ -98,6 +95,7 @@ impl Consumer {
             topics,
             brokers: brokers.to_owned(),
             group: group.to_owned(),
+            is_static: properties.iter().any(|(key, _)| key == INSTANCE_PROPERTY),
         })
     }
 
@@ -407,12 +405,16 @@ impl Source for Consumer {
         drop(self.read(Duration::ZERO, 1));
         queue.client.shared.closing.store(true, Ordering::SeqCst);
         let (done, closed) = std::sync::mpsc::sync_channel(1);
+        let leave_until = self.is_static.then(|| Instant::now() + deadline / 2);
         let closing = std::thread::Builder::new()
             .name("kafka-close".to_owned())
             .spawn(move || {
                 // SAFETY: the handle is alive: this thread holds a reference to it.
                 let result = unsafe {
                     answer_rebalance(queue.client.handle, &queue.client.shared);
+                    if let Some(until) = leave_until {
+                        leave(queue.client.handle, until);
+                    }
                     sys::rd_kafka_consumer_close(queue.client.handle)
                 };
                 drop(queue);
@@ -469,6 +471,17 @@ impl Drop for OwnedQueue {
 }
 
 impl Consumer {
+    /// What has broken the client for good.
+    fn fatal_code(&self) -> RDKafkaErrorCode {
+        let mut errstr = [0 as c_char; 256];
+        // SAFETY: the handle is alive; `errstr` is written within its length.
+        let code = unsafe { sys::rd_kafka_fatal_error(self.handle(), errstr.as_mut_ptr(), errstr.len()) };
+        match code {
+            NO_ERROR => RDKafkaErrorCode::Fatal,
+            code => RDKafkaErrorCode::from(code),
+        }
+    }
+
     /// What the client tells its reader, in our words.
     fn error_of(&self, message: &Message, topic: String) -> StreamError {
         // SAFETY: the message is alive; its error text is a string.
@@ -478,7 +491,21 @@ impl Consumer {
             let code = RDKafkaErrorCode::from(response_at(&raw const (*raw).err));
             ((*raw).partition, Offset((*raw).offset), code, cause)
         };
+        let code = match code {
+            RDKafkaErrorCode::Fatal => self.fatal_code(),
+            code => code,
+        };
         match code {
+            RDKafkaErrorCode::FencedInstanceId => StreamError::FencedMember {
+                group: self.group.clone(),
+                cause,
+            },
+            RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion => {
+                StreamError::GroupProtocol {
+                    group: self.group.clone(),
+                    cause,
+                }
+            }
             RDKafkaErrorCode::AutoOffsetReset => StreamError::LostRange {
                 group: self.group.clone(),
                 topic,
@@ -505,108 +532,5 @@ impl Consumer {
                 retriable: true,
             },
         }
-    }
-}
-
-unsafe fn unassign(
-    handle: *mut sys::rd_kafka_t,
-    cooperative: bool,
-    list: *const sys::rd_kafka_topic_partition_list_t,
-) -> Result<(), StreamError> {
-    // SAFETY: the caller passes a live handle and list.
-    unsafe {
-        if cooperative {
-            return failed(
-                "giving partitions up",
-                sys::rd_kafka_incremental_unassign(handle, list),
-            );
-        }
-        checked(
-            "giving partitions up",
-            sys::rd_kafka_assign(handle, std::ptr::null()),
-        )
-    }
-}
-
-/// Answers a rebalance that nobody will settle any more, because the consumer is being closed.
-unsafe fn answer_rebalance(handle: *mut sys::rd_kafka_t, shared: &Shared) {
-    let Some(rebalance) = lock(&shared.rebalance).take() else {
-        return;
-    };
-    let list = List::new(rebalance.partitions.iter().map(|(topic, partition)| {
-        (
-            topic.as_c_str(),
-            *partition,
-            i64::from(sys::RD_KAFKA_OFFSET_INVALID),
-        )
-    }));
-    // SAFETY: the caller passes a live handle.
-    let result = unsafe {
-        let cooperative = text(sys::rd_kafka_rebalance_protocol(handle)) == "COOPERATIVE";
-        match rebalance.kind {
-            RebalanceKind::Assign if cooperative => {
-                failed("closing", sys::rd_kafka_incremental_assign(handle, list.0))
-            }
-            RebalanceKind::Assign => checked("closing", sys::rd_kafka_assign(handle, list.0)),
-            RebalanceKind::Revoke | RebalanceKind::Lose => unassign(handle, cooperative, list.0),
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a rebalance during close was not answered");
-    }
-}
-
-unsafe extern "C" fn on_rebalance(
-    handle: *mut sys::rd_kafka_t,
-    code: RDKafkaRespErr,
-    partitions: *mut sys::rd_kafka_topic_partition_list_t,
-    opaque: *mut c_void,
-) {
-    // SAFETY: `opaque` is the `Shared` of this client; the list is alive during the callback.
-    let (shared, list) = unsafe { (&*opaque.cast::<Shared>(), entries(partitions)) };
-    // SAFETY: the handle is alive during its callback.
-    let lost = unsafe { sys::rd_kafka_assignment_lost(handle) } != 0;
-    let kind = match code {
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => RebalanceKind::Assign,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !lost => RebalanceKind::Revoke,
-        _ => RebalanceKind::Lose,
-    };
-    let partitions = list.map(|entry| (entry.topic, entry.partition)).collect();
-    *lock(&shared.rebalance) = Some(Rebalance { kind, partitions });
-    // SAFETY: as above. While polling, this ends the running read, so that the owner answers soon.
-    unsafe {
-        if shared.closing.load(Ordering::SeqCst) {
-            answer_rebalance(handle, shared);
-        } else {
-            sys::rd_kafka_yield(handle);
-        }
-    }
-}
-
-fn checked(what: &str, result: RDKafkaRespErr) -> Result<(), StreamError> {
-    // Committing when nothing changed is no error.
-    if result == NO_ERROR || result == RDKafkaRespErr::RD_KAFKA_RESP_ERR__NO_OFFSET {
-        return Ok(());
-    }
-    Err(StreamError::client(what, RDKafkaErrorCode::from(result)))
-}
-
-/// # Safety
-/// `error` is null or an error object that is ours.
-unsafe fn failed(what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), StreamError> {
-    if error.is_null() {
-        return Ok(());
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
-        let cause = text(sys::rd_kafka_error_string(error));
-        let retriable: c_int = sys::rd_kafka_error_is_retriable(error);
-        sys::rd_kafka_error_destroy(error);
-        Err(StreamError::Client {
-            what: what.to_owned(),
-            cause: format!("{cause} ({code})"),
-            retriable: retriable != 0,
-        })
     }
 }

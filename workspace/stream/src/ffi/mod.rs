@@ -11,6 +11,7 @@ mod inquiry;
 mod list;
 mod message;
 mod producer;
+mod rebalance;
 mod transaction;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -21,10 +22,10 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::{RDKafkaConfRes, RDKafkaRespErr, RDKafkaType};
 
-use consumer::Rebalance;
 pub(crate) use consumer::{Consumer, ReadWaker};
 pub(crate) use inquiry::{End, Inquirer};
 pub(crate) use producer::{DeliveryReport, Outgoing, ProduceError, Producer, Topic};
+use rebalance::Rebalance;
 pub(crate) use transaction::{GroupOffsets, TransactionError, Verdict};
 
 use crate::error::StreamError;
@@ -287,4 +288,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn millis(duration: std::time::Duration) -> c_int {
     c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)
+}
+
+fn checked(what: &str, result: RDKafkaRespErr) -> Result<(), StreamError> {
+    // Committing when nothing changed is no error.
+    if result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        || result == RDKafkaRespErr::RD_KAFKA_RESP_ERR__NO_OFFSET
+    {
+        return Ok(());
+    }
+    Err(StreamError::client(what, RDKafkaErrorCode::from(result)))
+}
+
+/// # Safety
+/// `error` is null or an error object that is ours.
+unsafe fn failed(what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), StreamError> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
+        let cause = text(sys::rd_kafka_error_string(error));
+        let retriable: c_int = sys::rd_kafka_error_is_retriable(error);
+        sys::rd_kafka_error_destroy(error);
+        Err(StreamError::Client {
+            what: what.to_owned(),
+            cause: format!("{cause} ({code})"),
+            retriable: retriable != 0,
+        })
+    }
 }

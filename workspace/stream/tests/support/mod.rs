@@ -70,7 +70,7 @@ impl Bench {
 
     pub fn surroundings(&self, change: impl FnOnce(&mut StreamSettings)) -> Surroundings {
         let mut stream = StreamSettings {
-            session_timeout_ms: 6_000,
+            session_timeout_ms: Some(6_000),
             retry_delays: "off".to_owned(),
             ..StreamSettings::default()
         };
