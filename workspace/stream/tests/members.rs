@@ -269,3 +269,32 @@ async fn of_two_members_with_one_name_the_older_ends_and_nothing_is_doubled() {
     newer.stop().await.expect("stops cleanly");
     wanted_once(&bench, total).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_partitions_is_ready_and_takes_over_what_another_one_leaves() {
+    let bench = Bench::new(1).await;
+    bench.produce(&numbered(0..50)).await;
+    let busy = start(&bench, |_| ());
+    has_worked(&busy).await;
+    let idle = start(&bench, |_| ());
+    // It has been told that there is nothing for it, or it is about to be.
+    eventually(LIMIT, || async {
+        idle.process.health.not_ready_reason().is_none()
+    })
+    .await;
+    bench.produce(&numbered(50..100)).await;
+    bench.all_committed().await;
+    assert_eq!(metric(&idle.process, "orderflow_records_read_total"), 0.0);
+    assert_eq!(idle.process.health.not_ready_reason(), None);
+    assert_eq!(
+        idle.process.health.stale(),
+        Vec::<String>::new(),
+        "an idle pump turns"
+    );
+    busy.stop().await.expect("stops cleanly");
+    bench.produce(&numbered(100..150)).await;
+    bench.all_committed().await;
+    assert!(metric(&idle.process, "orderflow_records_read_total") > 0.0);
+    idle.stop().await.expect("stops cleanly");
+    wanted_once(&bench, 150).await;
+}
