@@ -105,7 +105,7 @@ impl Producer {
 
     /// Checks that the brokers answer and let us in.
     pub fn probe(&self, timeout: Duration) -> Result<(), StreamError> {
-        self.client.probe(&self.brokers, millis(timeout))
+        self.client.probe(&self.brokers, timeout)
     }
 
     pub fn topic(&self, name: &str) -> Result<Topic, StreamError> {
