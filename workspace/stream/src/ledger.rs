@@ -393,6 +393,13 @@ impl<E> Ledger<E> {
         self.account(at).is_some_and(|account| account.slots.is_empty())
     }
 
+    /// Whether a record of a partition has not ended.
+    #[must_use]
+    pub fn has_open(&self, at: TopicPartition) -> bool {
+        self.account(at)
+            .is_some_and(|account| account.ended < account.slots.len())
+    }
+
     /// When the oldest record that is not committed was sent, in milliseconds; `None` when nothing is
     /// outstanding.
     #[must_use]

@@ -40,12 +40,14 @@ pub mod settings;
 pub mod worker;
 
 mod dead_letter;
+mod deadlines;
 #[allow(unsafe_code)]
 mod ffi;
 mod parking;
 mod pump;
 mod release;
 mod restore;
+mod retired;
 mod source;
 mod stage;
 mod takeover;

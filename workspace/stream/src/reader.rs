@@ -49,13 +49,13 @@ pub async fn with_records_from(
     starts: Vec<(Partition, Offset)>,
     idle_limit: Duration,
 ) -> Result<BTreeSet<Partition>, StreamError> {
+    let (found, finds) = mpsc::sync_channel(starts.len());
     let starts = starts
         .into_iter()
         .map(|(partition, from)| (partition, StartAt::Offset(from)));
-    let (found, finds) = mpsc::channel();
     let first_alone = move |record: &Record<'_>| {
-        // The receiver outlives the reading.
-        let _told = found.send(record.at.partition).is_ok();
+        // There is room: each partition is told once, and then broken off.
+        let _told = found.try_send(record.at.partition).is_ok();
         ControlFlow::Break(())
     };
     read(settings, topic, starts.collect(), idle_limit, first_alone).await?;

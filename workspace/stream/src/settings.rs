@@ -434,6 +434,10 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// At shutdown flushing what is queued may take so long.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A call about a transaction may take so much longer than it was told: librdkafka looks at the clock only
+/// between two requests, and one of them ends with `socket.timeout.ms`.
+pub(crate) const CALL_OVERRUN: Duration = Duration::from_secs(4);
+
 /// An open transaction hides what comes after it from readers of committed records. Ours last
 /// milliseconds, so one that takes so long has a dead owner, and Kafka aborts it.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -445,7 +449,7 @@ pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
         ("transaction.timeout.ms", "10000"),
         // An output that is not acknowledged in time fails before its transaction does.
         ("message.timeout.ms", "8000"),
-        // librdkafka keeps the limit of a transactional call only between two requests.
+        // `CALL_OVERRUN`.
         ("socket.timeout.ms", "4000"),
         // A transaction that begins right after another one meets CONCURRENT_TRANSACTIONS while the
         // coordinator still writes markers, and the default of 100 ms would be the price of each commit.

@@ -16,6 +16,7 @@ use crate::metrics::StreamMetrics;
 use crate::parking::{Delays, RetryPlan};
 use crate::pump::{BrakeSign, Pump, PumpParts};
 use crate::restore::{RestoreConfig, Restorer};
+use crate::retired;
 use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
 use crate::source::retry::Retrying;
 use crate::stage::Stage;
@@ -34,6 +35,9 @@ const PUMP_FRESH: Duration = Duration::from_secs(30);
 
 /// A takeover asks two questions and ends a few ids at most, each with a bound.
 const TAKEOVER_FRESH: Duration = Duration::from_secs(60);
+
+/// Giving the clients back is for order's sake, and the process does not wait longer for it.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a worker reads and writes.
 #[derive(Clone, Debug)]
@@ -153,9 +157,10 @@ async fn run<G: Stage + Send + 'static>(
     if !topics_are_ready(&kafka, &spec, &derived, &mut shutdown).await? {
         return Ok(());
     }
+    let retry_topics = retry_topics.concat();
+    retired::check(&kafka, spec.service, &spec.group, &spec.inputs, &retry_topics).await?;
     let mut producer_properties = kafka.properties(spec.service);
     producer_properties.extend(kafka.producer_properties());
-    let retry_topics = retry_topics.concat();
     let inputs = [spec.inputs.clone(), retry_topics.clone()].concat();
     let unit = UnitConfig {
         transactional_id: None,
@@ -228,6 +233,7 @@ async fn run<G: Stage + Send + 'static>(
     let mut wakes = Vec::new();
     let mut opened = Vec::new();
     for number in 0..pumps {
+        let metrics = metrics.of_a_pump();
         let consumer = open(&consumer_properties)?;
         let wake = Arc::new(Wake::new(consumer.waker()));
         wakes.push(Arc::clone(&wake));
@@ -239,6 +245,7 @@ async fn run<G: Stage + Send + 'static>(
             settings: stream.clone(),
             unit: Arc::new(UnitConfig {
                 transactional_id: takeover.as_ref().map(|_| format!("{own_prefix}{number}")),
+                metrics: metrics.clone(),
                 ..unit.clone()
             }),
             wake,
@@ -294,9 +301,9 @@ async fn run<G: Stage + Send + 'static>(
         takeover.stop();
     }
     // The last handles of the clients go with these, and giving a client back may block.
-    let given_back = tokio::task::spawn_blocking(move || drop(wakes)).await;
-    if let Err(error) = given_back {
-        tracing::debug!(%error, "giving the clients back");
+    let given_back = tokio::task::spawn_blocking(move || drop(wakes));
+    if tokio::time::timeout(GIVE_BACK_LIMIT, given_back).await.is_err() {
+        tracing::debug!("the process ends before its clients are given back");
     }
     result
 }

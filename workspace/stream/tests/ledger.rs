@@ -316,6 +316,7 @@ impl World {
                 bytes: held * 10,
             });
             open += model.records.iter().filter(|record| !record.ended).count();
+            assert_eq!(self.ledger.has_open(at(*partition)), first_open.is_some());
             assert_eq!(
                 self.ledger.oldest_record_time_ms(at(*partition)),
                 model.records.first().map(|record| record.offset)

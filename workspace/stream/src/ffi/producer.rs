@@ -201,6 +201,10 @@ impl Producer {
         self.client.handle
     }
 
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
+
     /// The error that broke this producer for good, if one did.
     pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         let mut reason = [0 as c_char; 512];
