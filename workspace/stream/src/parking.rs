@@ -75,6 +75,11 @@ impl Delays {
         Ok(Self(delays))
     }
 
+    /// The delays alone, shortest first.
+    pub(crate) fn durations(&self) -> Vec<Duration> {
+        self.0.iter().map(|(_, delay)| *delay).collect()
+    }
+
     /// The names of the retry topics of a group that reads `source`, shortest delay first.
     pub fn topics<'a>(&'a self, source: &'a str, group: &'a str) -> impl Iterator<Item = String> + 'a {
         self.0
@@ -114,7 +119,7 @@ impl RetryPlan {
     pub fn new(sources: usize, delays: &Delays) -> Self {
         Self {
             sources: u16::try_from(sources).unwrap_or(u16::MAX),
-            delays: delays.0.iter().map(|(_, delay)| *delay).collect(),
+            delays: delays.durations(),
         }
     }
 

@@ -328,6 +328,18 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
+/// In which order the effects of records come, where work waits for somebody else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ordering {
+    /// In any order: nobody waits for anybody.
+    #[default]
+    Any,
+    /// Those of one key in the order of its records. A record that fails for now holds up its key, and waits
+    /// where it is instead of in a retry topic.
+    PerKey,
+}
+
 /// How partitions move between the members of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -359,6 +371,8 @@ pub struct StreamSettings {
     pub pumps: u16,
     /// When outputs and offsets count as one.
     pub delivery: Delivery,
+    /// In which order effects come, where work waits for somebody else.
+    pub ordering: Ordering,
     /// How partitions move between members.
     pub assignor: Assignor,
     /// The oldest finished record waits at most so long for its commit while more are coming.
@@ -385,7 +399,8 @@ pub struct StreamSettings {
     /// The pause after the first failed attempt; it doubles from there.
     pub retry_first_ms: u64,
     /// How long a record waits whose attempts in place are over, one retry topic for each delay; `off`
-    /// makes it a dead letter at once. Only work that waits for somebody else is tried again.
+    /// makes it a dead letter at once. Only work that waits for somebody else is tried again. With an order per
+    /// key there are no retry topics, and the record waits as long in its place.
     pub retry_delays: String,
     /// So many dead letters in a row are allowed; one more pulls the brake. 0 is no limit.
     pub brake_in_a_row: u32,
@@ -405,6 +420,7 @@ impl Default for StreamSettings {
         Self {
             pumps: 1,
             delivery: Delivery::default(),
+            ordering: Ordering::default(),
             assignor: Assignor::default(),
             commit_interval_ms: 100,
             idle_commit_interval_ms: 5,

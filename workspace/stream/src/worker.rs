@@ -17,11 +17,11 @@ use crate::parking::{Delays, RetryPlan};
 use crate::pump::{BrakeSign, Pump, PumpParts};
 use crate::restore::{RestoreConfig, Restorer};
 use crate::retired;
-use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
+use crate::settings::{Delivery, KafkaSettings, Ordering, StreamSettings, dead_letter_topic};
 use crate::source::retry::Retrying;
 use crate::stage::Stage;
 use crate::stage::Wake;
-use crate::stage::concurrent::Concurrent;
+use crate::stage::concurrent::{Concurrent, ConcurrentConfig};
 use crate::stage::immediate::Immediate;
 use crate::stage::store::Store;
 use crate::takeover::{Takeover, TakeoverConfig};
@@ -97,8 +97,19 @@ pub async fn run_concurrent<H: ConcurrentHandler>(
     let delays = Delays::parse(&surroundings.stream.retry_delays).map_err(|message| StreamError::Config {
         message: format!("`stream.retry_delays`: {message}"),
     })?;
-    run(spec, surroundings, &delays, || {
-        Concurrent::new(Arc::clone(&handler), runtime.clone(), most, attempt_limit)
+    let ordering = surroundings.stream.ordering;
+    let (topics, in_place) = match ordering {
+        Ordering::Any => (delays, Vec::new()),
+        Ordering::PerKey => (Delays::default(), delays.durations()),
+    };
+    let config = ConcurrentConfig {
+        most,
+        attempt_limit,
+        ordering,
+        delays_in_place: in_place.into(),
+    };
+    run(spec, surroundings, &topics, || {
+        Concurrent::new(Arc::clone(&handler), runtime.clone(), config.clone())
     })
     .await
 }
