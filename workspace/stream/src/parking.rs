@@ -249,9 +249,12 @@ pub(crate) struct Origin {
     pub attempts: u32,
 }
 
-/// When a record of a retry topic may be tried again; one that does not say so is due at once.
+/// When a record of a retry topic may be tried again; one that does not say so is due at once, and none waits
+/// for longer than the longest delay.
 pub(crate) fn due_ms(record: &Record<'_>) -> i64 {
-    number(record, NOT_BEFORE).unwrap_or(i64::MIN)
+    let longest_ms = i64::try_from(LONGEST_DELAY.as_millis()).unwrap_or(i64::MAX);
+    let latest = record.record_time_ms.saturating_add(longest_ms);
+    number(record, NOT_BEFORE).map_or(i64::MIN, |due| due.min(latest))
 }
 
 /// The offset in its source that a parked record names.
@@ -370,6 +373,12 @@ mod tests {
     fn a_record_of_a_retry_topic_without_its_origin_is_told_apart() {
         let stray = record(2, Vec::new());
         assert_eq!(plan().origin(&stray.as_record()), None);
-        assert_eq!(due_ms(&stray.as_record()), i64::MIN, "nothing waits for ever");
+        assert_eq!(due_ms(&stray.as_record()), i64::MIN, "it is due at once");
+        let far = record(
+            2,
+            vec![(NOT_BEFORE.to_owned(), i64::MAX.to_string().into_bytes())],
+        );
+        let in_a_day = far.record_time_ms + 24 * 3_600_000;
+        assert_eq!(due_ms(&far.as_record()), in_a_day, "nothing waits for ever");
     }
 }

@@ -257,6 +257,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn collect(&mut self) -> Result<(), StreamError> {
+        self.at_desk(|stage, desk, _| stage.collect(desk))
+    }
+
+    /// Lets the stage work with what it needs of the pump.
+    fn at_desk<T>(&mut self, work: impl FnOnce(&mut G, &mut Desk<'_>, &PumpParts) -> T) -> T {
         let Self {
             stage,
             ledger,
@@ -277,7 +282,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             plan: &parts.unit.plan,
             braking,
         };
-        stage.collect(&mut desk)
+        work(stage, &mut desk, parts)
     }
 
     fn count_ended(&self, at: TopicPartition, records: u64) {

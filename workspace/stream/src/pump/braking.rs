@@ -226,6 +226,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         for at in &readable {
             self.ledger.hold(*at, false);
+            self.try_letters_again(*at)?;
         }
         if self.braking.held.is_empty() {
             self.wait_for_release("")?;
