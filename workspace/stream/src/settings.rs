@@ -445,8 +445,11 @@ pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
         ("transaction.timeout.ms", "10000"),
         // An output that is not acknowledged in time fails before its transaction does.
         ("message.timeout.ms", "8000"),
-        // librdkafka keeps the limit of a transactional call only between two requests.
-        ("socket.timeout.ms", "4000"),
+        // Above COMMIT_TIMEOUT. A request that takes longer is sent again by librdkafka, which tells nobody;
+        // the first one may still arrive when the next transaction is open, and end that one. Given up by
+        // ourselves it meets a new epoch. It is not much more either: librdkafka keeps the limit of
+        // sending offsets only between two requests.
+        ("socket.timeout.ms", "6000"),
         // A transaction that begins right after another one meets CONCURRENT_TRANSACTIONS while the
         // coordinator still writes markers, and the default of 100 ms would be the price of each commit.
         ("retry.backoff.ms", "1"),
@@ -580,6 +583,17 @@ mod tests {
             StreamSettings::default().shutdown_limit(),
             Duration::from_secs(28)
         );
+    }
+
+    #[test]
+    fn we_give_up_a_request_before_the_client_sends_it_again() {
+        let properties = transaction_properties("id");
+        let limit = properties
+            .iter()
+            .find(|(key, _)| key == "socket.timeout.ms")
+            .and_then(|(_, value)| value.parse().ok())
+            .map(Duration::from_millis);
+        assert!(limit > Some(COMMIT_TIMEOUT), "{limit:?}");
     }
 
     #[test]
