@@ -343,11 +343,13 @@ fn disturbance(fault: Fault, random: &mut Random) -> Disturbance {
         },
         _ => Manner::LosesAnswer,
     };
+    // From a few that are asked again at once to so many that the circuit opens.
+    let per_mille: u32 = random.pick(&[100, 300, 700]).copied().unwrap_or(300);
     Disturbance {
         manner,
-        // From a few that are asked again at once to so many that the circuit opens.
-        per_mille: random.pick(&[100, 300, 700]).copied().unwrap_or(300),
-        times: random.within(10, 40),
+        per_mille,
+        // Over 50 to 100 charges.
+        times: u64::from(per_mille) * random.within(50, 100) / 1_000,
     }
 }
 
