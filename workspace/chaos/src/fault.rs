@@ -23,6 +23,8 @@ pub enum Fault {
     LostAnswer,
     /// The broker does what it is asked, and its answer comes after the client has given up.
     LateAnswer,
+    /// The broker does what it is asked long after the client has given up.
+    LateRequest,
     /// The broker refuses requests.
     Refusal,
     /// The broker's disk is full for a while.
@@ -56,9 +58,10 @@ impl Fault {
         Self::GatewayAway,
     ];
     /// What needs the embedded broker.
-    const EMBEDDED: [Self; 4] = [
+    const EMBEDDED: [Self; 5] = [
         Self::LostAnswer,
         Self::LateAnswer,
+        Self::LateRequest,
         Self::Refusal,
         Self::BrokerDisk,
     ];
@@ -79,7 +82,10 @@ impl Fault {
             Self::LostAnswer => {
                 "the broker does what one of the steps of a transaction asks, and closes the connection without an answer"
             }
-            Self::LateAnswer => "the same, and the answer comes after the client's time-out",
+            Self::LateAnswer => "the same, and the answer comes after the worker's time-out",
+            Self::LateRequest => {
+                "the broker comes to a step of a transaction only after the worker's time-out, and does it then"
+            }
             Self::Refusal => {
                 "the broker refuses a step of a transaction with an error that passes, or with one of a lost membership"
             }
@@ -116,6 +122,7 @@ impl fmt::Display for Fault {
             Self::Broker => "broker",
             Self::LostAnswer => "lost-answer",
             Self::LateAnswer => "late-answer",
+            Self::LateRequest => "late-request",
             Self::Refusal => "refusal",
             Self::BrokerDisk => "broker-disk",
             Self::StoreDisk => "store-disk",

@@ -158,7 +158,7 @@ pub struct Injection {
     /// For refusals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
-    /// For late answers.
+    /// For late answers and requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     /// How many requests.
@@ -304,7 +304,7 @@ fn action(fault: Fault, is_storm: bool, random: &mut Random) -> (Worker, Action)
             (any, Action::Freeze { instance, ms })
         }
         Fault::Broker => (any, Action::CrashBroker),
-        Fault::LostAnswer | Fault::LateAnswer | Fault::Refusal => {
+        Fault::LostAnswer | Fault::LateAnswer | Fault::LateRequest | Fault::Refusal => {
             (in_transactions, Action::Inject(injection(fault, random)))
         }
         Fault::BrokerDisk => {
@@ -356,12 +356,16 @@ fn disturbance(fault: Fault, random: &mut Random) -> Disturbance {
 fn injection(fault: Fault, random: &mut Random) -> Injection {
     let (api, errors) = random.pick(&STEPS).copied().unwrap_or(("EndTxn", &[]));
     let error = random.pick(errors).copied();
-    // Past the client's patience for one request (4 s), and sometimes past the whole call's (5 s).
-    let delay_ms = random.within(4_200, 7_000);
+    // Past the worker's patience (5 s), and sometimes past the client's own for one request (6 s).
+    let delay_ms = random.within(4_800, 8_000);
     let times = random.within(1, 4);
     match fault {
-        Fault::LateAnswer => Injection {
-            fault: "delay_answer",
+        Fault::LateAnswer | Fault::LateRequest => Injection {
+            fault: if fault == Fault::LateAnswer {
+                "delay_answer"
+            } else {
+                "delay"
+            },
             api,
             error: None,
             delay_ms: Some(delay_ms),
