@@ -109,7 +109,7 @@ pub async fn run(assignment: &Assignment, places: &Places) -> anyhow::Result<Out
     let worked = work(&stage, &progress, &brokers, &orders, strikes);
     let faults = unless_a_worker_ends(&stage, worked).await?;
     println!("  {:>3} s, caught up", begun.elapsed().as_secs());
-    let verdict = unless_a_worker_ends(&stage, verdict::judge(&stage.launcher)).await?;
+    let verdict = unless_a_worker_ends(&stage, verdict::judge(&stage.launcher, orders.orders)).await?;
     println!("  {:>3} s, judged", begun.elapsed().as_secs());
     drop(progress);
     let stage = Arc::into_inner(stage).context("a strike goes on after the end")?;
