@@ -450,9 +450,8 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// At shutdown flushing what is queued may take so long.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A call about a transaction may take so much longer than it was told: librdkafka looks at the clock only
-/// between two requests, and one of them ends with `socket.timeout.ms`.
-pub(crate) const CALL_OVERRUN: Duration = Duration::from_secs(4);
+/// A call about a transaction that takes so much longer than it was told is left behind.
+pub(crate) const CALL_OVERRUN: Duration = Duration::from_millis(500);
 
 /// An open transaction hides what comes after it from readers of committed records. Ours last
 /// milliseconds, so one that takes so long has a dead owner, and Kafka aborts it.
@@ -465,8 +464,10 @@ pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
         ("transaction.timeout.ms", "10000"),
         // An output that is not acknowledged in time fails before its transaction does.
         ("message.timeout.ms", "8000"),
-        // `CALL_OVERRUN`.
-        ("socket.timeout.ms", "4000"),
+        // Above COMMIT_TIMEOUT. A request that takes longer is sent again by librdkafka, which tells nobody;
+        // the first one may still arrive when the next transaction is open, and end that one. Given up by
+        // ourselves it meets a new epoch.
+        ("socket.timeout.ms", "6000"),
         // A transaction that begins right after another one meets CONCURRENT_TRANSACTIONS while the
         // coordinator still writes markers, and the default of 100 ms would be the price of each commit.
         ("retry.backoff.ms", "1"),
@@ -600,6 +601,17 @@ mod tests {
             StreamSettings::default().shutdown_limit(),
             Duration::from_secs(28)
         );
+    }
+
+    #[test]
+    fn we_give_up_a_request_before_the_client_sends_it_again() {
+        let properties = transaction_properties("id");
+        let limit = properties
+            .iter()
+            .find(|(key, _)| key == "socket.timeout.ms")
+            .and_then(|(_, value)| value.parse().ok())
+            .map(Duration::from_millis);
+        assert!(limit > Some(COMMIT_TIMEOUT), "{limit:?}");
     }
 
     #[test]
