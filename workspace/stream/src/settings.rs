@@ -557,10 +557,11 @@ impl StreamSettings {
             ("session.timeout.ms", self.session_timeout_ms.to_string()),
             ("heartbeat.interval.ms", heartbeat_ms.to_string()),
             ("queued.max.messages.kbytes", self.prefetch_kbytes.to_string()),
-            ("queued.min.messages", "20000".to_owned()),
+            ("queued.min.messages", "10000".to_owned()),
             // The default of a second stalls a fast reader whenever its queue was full once.
             ("fetch.queue.backoff.ms", "5".to_owned()),
-            ("fetch.message.max.bytes", "1048576".to_owned()),
+            // What a partition has fetched is in memory unpacked, several times as large.
+            ("fetch.message.max.bytes", "262144".to_owned()),
             ("fetch.max.bytes", "8388608".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
