@@ -1,6 +1,5 @@
 //! The broker of a run: a process that can be killed and goes on with its data.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use testkit::{Launch, Running, get};
 use tokio::process::Command;
 
 use crate::plan::{EngineName, Injection};
+use crate::ports;
 
 /// Starting takes a second at most, a real Kafka up to half a minute on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ impl Broker {
     pub async fn start(engine: EngineName, places: &Places) -> anyhow::Result<Self> {
         match engine {
             EngineName::Devbroker => {
-                let (port, admin_port) = free_ports()?;
+                let [port, admin_port] = ports::free()?;
                 let mut broker = Self {
                     places: places.clone(),
                     address: format!("127.0.0.1:{port}"),
@@ -284,6 +284,9 @@ async fn kafka(places: &Places, verb: &str) -> anyhow::Result<String> {
     if verb == "start" {
         // The broker is what is killed; its controller lives on, as in any cluster of several nodes.
         command.arg("--apart");
+        // As for the embedded broker: it keeps its port over its crashes.
+        let [port] = ports::free()?;
+        command.arg("--port").arg(port.to_string());
     }
     let output = command
         .stdin(Stdio::null())
@@ -299,14 +302,4 @@ async fn kafka(places: &Places, verb: &str) -> anyhow::Result<String> {
 
 fn kafka_folder(work: &Path) -> PathBuf {
     work.join("kafka")
-}
-
-/// Two ports that nobody listens on now. The broker keeps them over its crashes.
-fn free_ports() -> anyhow::Result<(u16, u16)> {
-    let held = [
-        TcpListener::bind("127.0.0.1:0")?,
-        TcpListener::bind("127.0.0.1:0")?,
-    ];
-    let [first, second] = held.each_ref().map(|listener| listener.local_addr());
-    Ok((first?.port(), second?.port()))
 }

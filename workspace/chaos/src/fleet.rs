@@ -1,11 +1,10 @@
 //! The worker processes of a run.
 //!
-//! Whoever ends is looked at: an end that was asked for, or that a fence explains, is followed by a new
-//! start; every other end is a defect and fails the run.
+//! Whoever ends is looked at: an end that was asked for, or that a fault explains, is followed by a new
+//! start; every other end is a defect and fails the run ([`crate::ending`]).
 
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -14,71 +13,17 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use testkit::{Launch, Running, Signal};
 use tokio::sync::Mutex;
 
+use crate::ending::{Asked, End, Excuses, Life, judge};
 use crate::plan::{INSTANCES, SESSION_TIMEOUT_MS, Worker};
 
 /// Between two looks at the processes.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// The service's own limit is 45 s.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-
-/// What a process went through.
-#[derive(Clone, Copy, Debug)]
-struct Life {
-    asked: Asked,
-    was_frozen: bool,
-    /// The broker is away, or was a moment ago.
-    broker_away: bool,
-}
-
-/// What a process was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    /// To work.
-    Work,
-    /// SIGTERM.
-    Terminate,
-    /// SIGKILL.
-    Kill,
-}
-
-/// Why a process has ended, as far as that is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Killed,
-    Terminated,
-    /// A zombie met its successor.
-    Fenced,
-    /// A process that was awake all the time was taken for dead.
-    FencedAwake,
-    /// It started while the broker was away, and gave up.
-    Unreachable,
-}
-
-impl End {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Killed => "killed",
-            Self::Terminated => "terminated",
-            Self::Fenced => "fenced",
-            Self::FencedAwake => "fenced awake",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
-
-/// Judges the end of a process.
-fn judge(life: Life, status: ExitStatus) -> Result<End, String> {
-    let is_killed = status.signal() == Some(Signal::KILL.as_raw());
-    match (life.asked, status.code()) {
-        (Asked::Kill, None) if is_killed => Ok(End::Killed),
-        // It was about to end anyhow.
-        (Asked::Terminate | Asked::Kill, Some(0)) => Ok(End::Terminated),
-        (_, Some(75)) if life.was_frozen => Ok(End::Fenced),
-        (_, Some(75)) => Ok(End::FencedAwake),
-        (_, Some(69)) if life.broker_away => Ok(End::Unreachable),
-        _ => Err(format!("ended with {status}, asked for was {:?}", life.asked)),
-    }
-}
+/// The delays of deploy/topics.toml, and what they are here: a run must not wait for minutes.
+pub const RETRY_DELAYS: [(&str, &str); 3] = [("5s", "1s"), ("1m", "3s"), ("10m", "10s")];
+/// The circuit tries again after so long at the most.
+const CIRCUIT_OPEN_MOST_MS: u64 = 4_000;
 
 struct Slot {
     worker: Worker,
@@ -86,6 +31,7 @@ struct Slot {
     /// Its `service.instance`.
     name: String,
     starts: u32,
+    started: Instant,
     asked: Asked,
     was_frozen: bool,
     running: Running,
@@ -96,8 +42,7 @@ pub struct Fleet {
     launcher: Launcher,
     slots: Vec<Mutex<Slot>>,
     ends: std::sync::Mutex<BTreeMap<&'static str, u64>>,
-    /// Until when the broker counts as away.
-    away_until: std::sync::Mutex<Option<Instant>>,
+    excuses: Excuses,
 }
 
 /// How workers are started.
@@ -109,6 +54,8 @@ pub struct Launcher {
     pub work: PathBuf,
     /// The brokers.
     pub brokers: String,
+    /// The gateway; its charges are listed below it.
+    pub gateway: String,
 }
 
 impl Launcher {
@@ -140,7 +87,19 @@ impl Launcher {
                 "ORDERFLOW__STREAM__SESSION_TIMEOUT_MS",
                 SESSION_TIMEOUT_MS.to_string(),
             ),
-            ("ORDERFLOW__PAYMENT__SIMULATED__DECLINE_SHARE", "0.05".to_owned()),
+            (
+                "ORDERFLOW__STREAM__RETRY_DELAYS",
+                RETRY_DELAYS.map(|(_, here)| here).join(","),
+            ),
+            ("ORDERFLOW__PAYMENT__GATEWAY__KIND", "http".to_owned()),
+            (
+                "ORDERFLOW__PAYMENT__GATEWAY__URL",
+                format!("{}/charges", self.gateway),
+            ),
+            (
+                "ORDERFLOW__PAYMENT__GATEWAY__CIRCUIT_OPEN_MOST_MS",
+                CIRCUIT_OPEN_MOST_MS.to_string(),
+            ),
             ("ORDERFLOW__STORE__SQLITE__PATH", store),
         ]
     }
@@ -166,6 +125,7 @@ impl Fleet {
                     running: launcher.start(worker, number, &name),
                     name,
                     starts: 1,
+                    started: Instant::now(),
                     asked: Asked::Work,
                     was_frozen: false,
                 }));
@@ -175,7 +135,7 @@ impl Fleet {
             launcher,
             slots,
             ends: std::sync::Mutex::default(),
-            away_until: std::sync::Mutex::default(),
+            excuses: Excuses::default(),
         }
     }
 
@@ -192,6 +152,7 @@ impl Fleet {
                     let (worker, number) = (slot.worker, slot.number);
                     slot.running = self.launcher.start(worker, number, &slot.name);
                     slot.starts += 1;
+                    slot.started = Instant::now();
                     (slot.asked, slot.was_frozen) = (Asked::Work, false);
                 }
             }
@@ -200,24 +161,24 @@ impl Fleet {
     }
 
     fn take_end(&self, slot: &Slot, status: ExitStatus) -> anyhow::Result<()> {
-        let away_until = self.away_until.lock().map_or(None, |until| *until);
         let life = Life {
             asked: slot.asked,
             was_frozen: slot.was_frozen,
-            broker_away: away_until.is_some_and(|until| Instant::now() < until),
+            in_trouble: self.excuses.is_in_trouble(slot.worker),
+            started_without_broker: self.excuses.is_start_without_broker(slot.started),
         };
+        let log = format!("{}-{}.log", slot.worker.name(), slot.number);
+        // A continuous integration may keep what is printed and nothing else.
+        let last = || last_error(&self.launcher.work.join(&log));
         let end = judge(life, status).map_err(|error| {
-            let log = format!("{}-{}.log", slot.worker.name(), slot.number);
-            anyhow::anyhow!("{} {error}; its log is {log}", slot.name)
+            anyhow::anyhow!(
+                "{} {error}; its log is {log}, the last error there: {}",
+                slot.name,
+                last()
+            )
         })?;
         if end == End::FencedAwake {
-            let log = format!("{}-{}.log", slot.worker.name(), slot.number);
-            let text = std::fs::read_to_string(self.launcher.work.join(log)).unwrap_or_default();
-            let last = text
-                .lines()
-                .rfind(|line| line.contains("ERROR"))
-                .unwrap_or_default();
-            println!("  {} was fenced awake: {last}", slot.name);
+            println!("  {} was fenced awake: {}", slot.name, last());
         }
         if let Ok(mut ends) = self.ends.lock() {
             *ends.entry(end.name()).or_default() += 1;
@@ -225,11 +186,10 @@ impl Fleet {
         Ok(())
     }
 
-    /// The broker is away for so long at most.
-    pub fn expect_outage(&self, time: Duration) {
-        if let Ok(mut until) = self.away_until.lock() {
-            *until = Instant::now().checked_add(time);
-        }
+    /// What explains ends that nobody asked for.
+    #[must_use]
+    pub const fn excuses(&self) -> &Excuses {
+        &self.excuses
     }
 
     /// How many processes ended in which way.
@@ -331,42 +291,8 @@ impl Fleet {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_end_that_was_asked_for_or_a_fence_is_allowed() {
-        let killed = ExitStatus::from_raw(9);
-        let code = |code: i32| ExitStatus::from_raw(code << 8);
-        let life = |asked| Life {
-            asked,
-            was_frozen: false,
-            broker_away: false,
-        };
-        let frozen = Life {
-            was_frozen: true,
-            ..life(Asked::Work)
-        };
-        let without_broker = Life {
-            broker_away: true,
-            ..life(Asked::Work)
-        };
-        assert_eq!(judge(life(Asked::Kill), killed), Ok(End::Killed));
-        assert_eq!(judge(life(Asked::Terminate), code(0)), Ok(End::Terminated));
-        assert_eq!(judge(frozen, code(75)), Ok(End::Fenced));
-        assert_eq!(judge(life(Asked::Work), code(75)), Ok(End::FencedAwake));
-        assert_eq!(judge(without_broker, code(69)), Ok(End::Unreachable));
-        for (asked, status) in [
-            (Asked::Work, killed),
-            (Asked::Work, code(0)),
-            (Asked::Work, code(70)),
-            (Asked::Terminate, code(70)),
-            (Asked::Terminate, killed),
-            (Asked::Work, code(69)),
-            (Asked::Kill, ExitStatus::from_raw(11)),
-        ] {
-            assert!(judge(life(asked), status).is_err(), "{asked:?} {status:?}");
-        }
-    }
+fn last_error(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let line = text.lines().rfind(|line| line.contains("ERROR"));
+    line.unwrap_or("none").to_owned()
 }

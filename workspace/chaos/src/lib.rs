@@ -7,9 +7,10 @@
 //! For tests alone; `scripts/chaos` builds what it needs and runs it.
 //!
 //! - [`cli`]: the command line.
-//! - [`random`], [`orders`], [`plan`]: what follows from the seed, pure.
-//! - [`engine`]: the broker, and faults in it.
-//! - [`fleet`]: the worker processes.
+//! - [`random`], [`orders`], [`fault`], [`plan`]: what follows from the seed, pure.
+//! - [`ports`], [`engine`]: the broker, and faults in it.
+//! - [`gateway`]: who charges, and faults in it.
+//! - [`fleet`], [`ending`]: the worker processes, and which of their ends are allowed.
 //! - [`sender`], [`progress`]: orders in, and how far the groups have come.
 //! - [`strike`]: one fault, done.
 //! - [`run`]: one seed, from start to verdict.
@@ -18,10 +19,14 @@
 //! - [`record`], [`report`]: what is kept of a run, and the page that is made of it.
 
 pub mod cli;
+pub mod ending;
 pub mod engine;
+pub mod fault;
 pub mod fleet;
+pub mod gateway;
 pub mod orders;
 pub mod plan;
+pub mod ports;
 pub mod progress;
 pub mod random;
 pub mod record;

@@ -9,12 +9,15 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::Fault;
 use crate::random::Random;
 
 /// Processes of each worker.
 pub const INSTANCES: u64 = 4;
-/// One strike for so many orders.
-const ORDERS_PER_STRIKE: u64 = 2_000;
+/// One strike for so many orders: twenty thousand meet every fault of their engine.
+const ORDERS_PER_STRIKE: u64 = 1_250;
+/// The same in a storm, whose strikes hit all processes of a worker.
+const ORDERS_PER_STORM_STRIKE: u64 = 2_000;
 const STRIKES_MIN: u64 = 3;
 /// The session time-out of the workers under test. A frozen process sleeps longer.
 pub const SESSION_TIMEOUT_MS: u64 = 4_000;
@@ -74,98 +77,6 @@ impl Worker {
     }
 }
 
-/// The kinds of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// SIGKILL of one to four processes of a worker.
-    Kill,
-    /// SIGTERM of one to four processes of a worker.
-    Terminate,
-    /// SIGSTOP past the session time-out, then SIGCONT.
-    Freeze,
-    /// SIGKILL of the broker, which starts again with its data.
-    Broker,
-    /// The broker does what it is asked, and the connection closes without an answer.
-    LostAnswer,
-    /// The broker does what it is asked, and its answer comes after the client has given up.
-    LateAnswer,
-    /// The broker refuses requests.
-    Refusal,
-    /// The broker's disk is full for a while.
-    BrokerDisk,
-    /// The store of analytics can not grow for a while.
-    StoreDisk,
-}
-
-impl Fault {
-    /// What can be done to any broker and to the workers.
-    const EVERYWHERE: [Self; 5] = [
-        Self::Kill,
-        Self::Terminate,
-        Self::Freeze,
-        Self::Broker,
-        Self::StoreDisk,
-    ];
-    /// What needs the embedded broker.
-    const EMBEDDED: [Self; 4] = [
-        Self::LostAnswer,
-        Self::LateAnswer,
-        Self::Refusal,
-        Self::BrokerDisk,
-    ];
-
-    /// What is done, for people.
-    #[must_use]
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::Kill => {
-                "SIGKILL of one to four processes of a worker, which start again under the old or a new name"
-            }
-            Self::Terminate => "the same with SIGTERM; each has to end with code 0",
-            Self::Freeze => {
-                "SIGSTOP of a process until its session is over and its partitions are others', then SIGCONT"
-            }
-            Self::Broker => "SIGKILL of the broker, which starts again with its data",
-            Self::StoreDisk => "no file of analytics may grow for a while, so that its store can not write",
-            Self::LostAnswer => {
-                "the broker does what one of the steps of a transaction asks, and closes the connection without an answer"
-            }
-            Self::LateAnswer => "the same, and the answer comes after the client's time-out",
-            Self::Refusal => {
-                "the broker refuses a step of a transaction with an error that passes, or with one of a lost membership"
-            }
-            Self::BrokerDisk => "the broker's disk is full for a while",
-        }
-    }
-
-    /// The faults that can be done on an engine.
-    #[must_use]
-    pub fn of(engine: EngineName) -> Vec<Self> {
-        let embedded: &[Self] = match engine {
-            EngineName::Devbroker => &Self::EMBEDDED,
-            EngineName::Kafka => &[],
-        };
-        [&Self::EVERYWHERE, embedded].concat()
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Kill => "kill",
-            Self::Terminate => "terminate",
-            Self::Freeze => "freeze",
-            Self::Broker => "broker",
-            Self::LostAnswer => "lost-answer",
-            Self::LateAnswer => "late-answer",
-            Self::Refusal => "refusal",
-            Self::BrokerDisk => "broker-disk",
-            Self::StoreDisk => "store-disk",
-        })
-    }
-}
-
 /// What is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -198,6 +109,43 @@ pub enum Action {
         /// How long.
         ms: u64,
     },
+    /// The gateway treats some charges badly.
+    DisturbGateway(Disturbance),
+    /// The gateway refuses connections and breaks those that are there, for so long.
+    LeaveGateway {
+        /// How long.
+        ms: u64,
+    },
+}
+
+/// How the gateway treats some charges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disturbance {
+    /// What it does with them.
+    pub manner: Manner,
+    /// Which share of them it does it with.
+    pub per_mille: u32,
+    /// It goes on until so many were met.
+    pub times: u64,
+}
+
+/// What the gateway does with a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Charges, and ends the connection without an answer.
+    LosesAnswer,
+    /// Charges after so long.
+    TakesLong {
+        /// How long.
+        ms: u64,
+    },
+    /// Answers 500 and charges nothing.
+    Fails,
+    /// Answers 429 and charges nothing.
+    Throttles {
+        /// What `Retry-After` says.
+        retry_after_s: u64,
+    },
 }
 
 /// How the embedded broker treats some requests.
@@ -210,7 +158,7 @@ pub struct Injection {
     /// For refusals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
-    /// For late answers.
+    /// For late answers and requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     /// How many requests.
@@ -291,10 +239,17 @@ pub fn draw(seed: u64, engine: EngineName, orders: u64, only: &[Fault]) -> Vec<S
     let is_storm = kinds
         .iter()
         .all(|fault| matches!(fault, Fault::Kill | Fault::Terminate));
-    let count = (orders / ORDERS_PER_STRIKE).max(STRIKES_MIN);
+    let orders_per_strike = if is_storm {
+        ORDERS_PER_STORM_STRIKE
+    } else {
+        ORDERS_PER_STRIKE
+    };
+    let count = (orders / orders_per_strike).max(STRIKES_MIN);
     let mut strikes = Vec::new();
-    // Each round deals every kind once: a run of ten strikes meets all that there are.
+    // Each round deals every kind once: a run with enough strikes meets all that there are.
     let mut dealt = Vec::new();
+    // A storm deals its workers too, so that each is hit as often as the others.
+    let mut workers = Vec::new();
     for number in 0..count {
         if dealt.is_empty() {
             random.shuffle(&mut kinds);
@@ -305,7 +260,14 @@ pub fn draw(seed: u64, engine: EngineName, orders: u64, only: &[Fault]) -> Vec<S
         };
         let span = 900 / count;
         let at_per_mille = 50 + number * span + random.within(0, span / 2);
-        let (worker, action) = action(fault, is_storm, &mut random);
+        let (mut worker, action) = action(fault, is_storm, &mut random);
+        if is_storm {
+            if workers.is_empty() {
+                workers.extend(Worker::ALL);
+                random.shuffle(&mut workers);
+            }
+            worker = workers.pop().unwrap_or(worker);
+        }
         strikes.push(Strike {
             fault,
             worker,
@@ -342,7 +304,7 @@ fn action(fault: Fault, is_storm: bool, random: &mut Random) -> (Worker, Action)
             (any, Action::Freeze { instance, ms })
         }
         Fault::Broker => (any, Action::CrashBroker),
-        Fault::LostAnswer | Fault::LateAnswer | Fault::Refusal => {
+        Fault::LostAnswer | Fault::LateAnswer | Fault::LateRequest | Fault::Refusal => {
             (in_transactions, Action::Inject(injection(fault, random)))
         }
         Fault::BrokerDisk => {
@@ -353,18 +315,57 @@ fn action(fault: Fault, is_storm: bool, random: &mut Random) -> (Worker, Action)
             let ms = random.within(1_000, 5_000);
             (Worker::Analytics, Action::FillStoreDisk { ms })
         }
+        Fault::GatewayAway => {
+            // As a restart does, or as an outage that opens the circuit.
+            let ms = if random.per_mille(500) {
+                random.within(50, 400)
+            } else {
+                random.within(2_000, 8_000)
+            };
+            (Worker::Payment, Action::LeaveGateway { ms })
+        }
+        Fault::GatewayLost | Fault::GatewaySlow | Fault::GatewayFailure | Fault::GatewayThrottle => {
+            let disturbance = disturbance(fault, random);
+            (Worker::Payment, Action::DisturbGateway(disturbance))
+        }
+    }
+}
+
+fn disturbance(fault: Fault, random: &mut Random) -> Disturbance {
+    let manner = match fault {
+        // Below the worker's time-out for one call (5 s), and above.
+        Fault::GatewaySlow => Manner::TakesLong {
+            ms: random.within(500, 7_000),
+        },
+        Fault::GatewayFailure => Manner::Fails,
+        Fault::GatewayThrottle => Manner::Throttles {
+            retry_after_s: random.within(1, 2),
+        },
+        _ => Manner::LosesAnswer,
+    };
+    // From a few that are asked again at once to so many that the circuit opens.
+    let per_mille: u32 = random.pick(&[100, 300, 700]).copied().unwrap_or(300);
+    Disturbance {
+        manner,
+        per_mille,
+        // Over 50 to 100 charges.
+        times: u64::from(per_mille) * random.within(50, 100) / 1_000,
     }
 }
 
 fn injection(fault: Fault, random: &mut Random) -> Injection {
     let (api, errors) = random.pick(&STEPS).copied().unwrap_or(("EndTxn", &[]));
     let error = random.pick(errors).copied();
-    // Past the client's patience for one request (4 s), and sometimes past the whole call's (5 s).
-    let delay_ms = random.within(4_200, 7_000);
+    // Past the worker's patience (5 s), and sometimes past the client's own for one request (6 s).
+    let delay_ms = random.within(4_800, 8_000);
     let times = random.within(1, 4);
     match fault {
-        Fault::LateAnswer => Injection {
-            fault: "delay_answer",
+        Fault::LateAnswer | Fault::LateRequest => Injection {
+            fault: if fault == Fault::LateAnswer {
+                "delay_answer"
+            } else {
+                "delay"
+            },
             api,
             error: None,
             delay_ms: Some(delay_ms),
@@ -426,13 +427,20 @@ mod tests {
             })
             .sum();
         assert!(stopped >= 16 * 12, "{stopped}");
+        for worker in Worker::ALL {
+            let strikes = strikes.iter().filter(|strike| strike.worker == worker);
+            assert!(
+                strikes.count() >= 16,
+                "{worker:?}: each hits all of its processes"
+            );
+        }
     }
 
     #[test]
     fn only_what_is_asked_for_is_drawn() {
         let strikes = draw(1, EngineName::Devbroker, 20_000, &[Fault::Freeze]);
         assert!(strikes.iter().all(|strike| strike.fault == Fault::Freeze));
-        assert_eq!(strikes.len(), 10);
+        assert_eq!(strikes.len(), 16);
         let none = draw(1, EngineName::Kafka, 20_000, &[Fault::LostAnswer]);
         assert_eq!(none, []);
     }

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::plan::{EngineName, Fault};
+use crate::fault::Fault;
+use crate::plan::EngineName;
 use crate::run::{Assignment, Outcome};
 
 /// A failure is told in so many characters; the rest is in the logs.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::plan::{EngineName, Fault};
+use crate::fault::Fault;
+use crate::plan::EngineName;
 use crate::record::{Record, listed};
 
 const MADE: &str = "made by scripts/chaos --report";
@@ -120,11 +121,12 @@ fn runs_table(records: &[Record]) -> String {
     text
 }
 
-/// A mutant: what its patch removes, and the check that notices.
+/// A mutant: what its patch removes, the check that notices, and what the check says then.
 #[derive(Debug, PartialEq, Eq)]
 struct Mutant {
     removes: String,
     check: String,
+    says: String,
 }
 
 fn mutants(folder: &Path) -> anyhow::Result<BTreeMap<String, Mutant>> {
@@ -156,13 +158,19 @@ fn mutant(patch: &str) -> anyhow::Result<Mutant> {
     Ok(Mutant {
         removes: field("Removes:")?,
         check: field("Check:")?,
+        says: field("Says:")?,
     })
 }
 
 fn mutants_table(mutants: &BTreeMap<String, Mutant>) -> String {
-    let mut table = "| mutant | the defence that it removes | what notices it |\n|---|---|---|\n".to_owned();
-    for (name, Mutant { removes, check }) in mutants {
-        let row = format!("| `{name}` | {removes} | `{check}` |\n");
+    let mut table =
+        "| mutant | the defence that it removes | what notices it | and says |\n|---|---|---|---|\n"
+            .to_owned();
+    for (name, Mutant { removes, check, says }) in mutants {
+        let row = format!(
+            "| `{name}` | {removes} | `{check}` | `{}` |\n",
+            says.replace('|', "\\|")
+        );
         table.push_str(&row);
     }
     table
@@ -199,12 +207,13 @@ mod tests {
 
     #[test]
     fn a_patch_says_what_it_removes_and_what_notices_it() {
-        let text = "Removes: the guard\nCheck: cargo test -p stream\n\n--- a/x\n";
+        let text = "Removes: the guard\nCheck: cargo test --test x\nSays: doubled\n\n--- a/x\n";
         let wanted = Mutant {
             removes: "the guard".to_owned(),
-            check: "cargo test -p stream".to_owned(),
+            check: "cargo test --test x".to_owned(),
+            says: "doubled".to_owned(),
         };
         assert_eq!(mutant(text).unwrap(), wanted);
-        assert!(mutant("Removes: the guard\n").is_err());
+        assert!(mutant("Removes: the guard\nCheck: cargo test --test x\n").is_err());
     }
 }

@@ -12,9 +12,11 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::engine::{Broker, Places};
-use crate::fleet::{Fleet, Launcher};
+use crate::fault::Fault;
+use crate::fleet::{Fleet, Launcher, RETRY_DELAYS};
+use crate::gateway::Gateway;
 use crate::orders::Orders;
-use crate::plan::{self, EngineName, Fault, Strike, Worker};
+use crate::plan::{self, EngineName, Strike, Worker};
 use crate::progress::Progress;
 use crate::strike::{Stage, strike};
 use crate::{sender, verdict};
@@ -89,13 +91,16 @@ pub async fn run(assignment: &Assignment, places: &Places) -> anyhow::Result<Out
     let broker = Broker::start(engine, places).await?;
     let brokers = broker.address().to_owned();
     create_topics(places, &brokers).await?;
+    let gateway = Gateway::start(seed).await?;
     let launcher = Launcher {
         orderflow: places.orderflow.clone(),
         work: places.work.clone(),
         brokers: brokers.clone(),
+        gateway: gateway.url(),
     };
     let stage = Stage {
         broker: Mutex::new(broker),
+        gateway,
         fleet: Fleet::start(launcher.clone()),
         launcher,
     };
@@ -104,7 +109,7 @@ pub async fn run(assignment: &Assignment, places: &Places) -> anyhow::Result<Out
     let worked = work(&stage, &progress, &brokers, &orders, strikes);
     let faults = unless_a_worker_ends(&stage, worked).await?;
     println!("  {:>3} s, caught up", begun.elapsed().as_secs());
-    let verdict = unless_a_worker_ends(&stage, verdict::judge(&stage.launcher)).await?;
+    let verdict = unless_a_worker_ends(&stage, verdict::judge(&stage.launcher, orders.orders)).await?;
     println!("  {:>3} s, judged", begun.elapsed().as_secs());
     drop(progress);
     let stage = Arc::into_inner(stage).context("a strike goes on after the end")?;
@@ -187,16 +192,21 @@ async fn unless_a_worker_ends<T>(
     }
 }
 
-/// The topics of deploy/topics.toml with more partitions.
+/// The topics of deploy/topics.toml with more partitions, and with shorter delays of retries.
 async fn create_topics(places: &Places, brokers: &str) -> anyhow::Result<()> {
     let source = places.root.join("deploy/topics.toml");
     let text = std::fs::read_to_string(&source).with_context(|| source.display().to_string())?;
-    let grown = text.replacen("partitions = 3", &format!("partitions = {PARTITIONS}"), 1);
-    if grown == text {
-        bail!("`{}` has no `partitions = 3` to raise", source.display());
+    let mut changed = text;
+    let partitions = ("partitions = 3".to_owned(), format!("partitions = {PARTITIONS}"));
+    let delays = RETRY_DELAYS.map(|(old, new)| (format!(".retry.{old}\"]"), format!(".retry.{new}\"]")));
+    for (old, new) in [partitions].into_iter().chain(delays) {
+        if !changed.contains(&old) {
+            bail!("`{}` has no `{old}`", source.display());
+        }
+        changed = changed.replacen(&old, &new, 1);
     }
     let file = places.work.join("topics.toml");
-    std::fs::write(&file, grown)?;
+    std::fs::write(&file, changed)?;
     let applied = Launch::new(&places.orderflow)
         .arg("topics")
         .arg("apply")

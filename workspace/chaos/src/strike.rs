@@ -7,14 +7,11 @@ use tokio::sync::Mutex;
 
 use crate::engine::{Admin, Broker};
 use crate::fleet::{Fleet, Launcher};
+use crate::gateway::Gateway;
 use crate::plan::{Action, Injection, Strike, Worker};
 
 /// A fault in the broker strikes within so long, or the run did not do what it says.
 const STRIKE_LIMIT: Duration = Duration::from_secs(60);
-/// A broker that does not come back within its own limit fails the run by itself.
-const OUTAGE_LIMIT: Duration = Duration::from_secs(300);
-/// Who gave up on the broker may need so long to end.
-const AFTERMATH: Duration = Duration::from_secs(5);
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// Below this nothing of a store fits into a file.
 const LEAST_FILE: u64 = 32 << 10;
@@ -23,6 +20,8 @@ const LEAST_FILE: u64 = 32 << 10;
 pub struct Stage {
     /// The broker. A crash holds it until the broker is back.
     pub broker: Mutex<Broker>,
+    /// Who charges.
+    pub gateway: Gateway,
     /// The workers.
     pub fleet: Fleet,
     /// Where the store is.
@@ -51,15 +50,15 @@ pub async fn strike(stage: &Stage, strike: &Strike) -> anyhow::Result<u64> {
         }
         Action::CrashBroker => {
             let mut broker = stage.broker.lock().await;
-            stage.fleet.expect_outage(OUTAGE_LIMIT);
+            let _troubles = stage.fleet.excuses().outage(&Worker::ALL);
             broker.crash().await?;
-            stage.fleet.expect_outage(AFTERMATH);
             Ok(1)
         }
         Action::Inject(injection) => inject(stage, worker, injection).await,
         Action::FillBrokerDisk { ms } => {
             // Held, because a broker that starts anew would have room again.
             let broker = stage.broker.lock().await;
+            let _troubles = stage.fleet.excuses().trouble(&Worker::ALL);
             let admin = broker.admin()?;
             admin.disk(true).await?;
             tokio::time::sleep(Duration::from_millis(*ms)).await;
@@ -78,12 +77,18 @@ pub async fn strike(stage: &Stage, strike: &Strike) -> anyhow::Result<u64> {
             stage.fleet.limit_files(worker, None).await?;
             Ok(1)
         }
+        Action::DisturbGateway(disturbance) => stage.gateway.disturb(*disturbance).await,
+        Action::LeaveGateway { ms } => {
+            stage.gateway.leave(Duration::from_millis(*ms)).await;
+            Ok(1)
+        }
     }
 }
 
 async fn inject(stage: &Stage, worker: Worker, injection: &Injection) -> anyhow::Result<u64> {
     // Held until it has struck: a broker that starts anew has forgotten its faults.
     let broker = stage.broker.lock().await;
+    let _troubles = stage.fleet.excuses().trouble(&[worker]);
     let admin = broker.admin()?;
     let client_id = format!("orderflow-{}", worker.name());
     let id = admin.inject(injection, &client_id).await?;

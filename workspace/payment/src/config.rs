@@ -13,7 +13,7 @@ use stream::{KafkaSettings, StreamSettings, TopicNames};
 use crate::circuit::Limits;
 
 /// The configuration of this service.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// Where Kafka is.
@@ -26,6 +26,24 @@ pub struct Config {
     pub orders: OrderSettings,
     /// The gateway.
     pub payment: PaymentSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // An order in work is a task with all that it carries. So many at once are twice what the wanted
+        // 20,000 orders/s need with a gateway that takes 100 ms and commits every 100 ms.
+        let stream = StreamSettings {
+            budget_records: 8_000,
+            ..StreamSettings::default()
+        };
+        Self {
+            kafka: KafkaSettings::default(),
+            topics: TopicNames::default(),
+            stream,
+            orders: OrderSettings::default(),
+            payment: PaymentSettings::default(),
+        }
+    }
 }
 
 impl Settings for Config {

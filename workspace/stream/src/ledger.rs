@@ -334,6 +334,24 @@ impl<E> Ledger<E> {
         }
     }
 
+    /// Takes back endings that were not published: their records are open again. Returns them with their
+    /// tickets, in read order.
+    pub fn reopen(&mut self, at: TopicPartition, mut takes_back: impl FnMut(&E) -> bool) -> Vec<(Ticket, E)> {
+        let Some(account) = self.account_mut(at) else {
+            return Vec::new();
+        };
+        let (epoch, base) = (account.epoch, account.base);
+        let mut reopened = Vec::new();
+        for (index, slot) in account.slots.iter_mut().enumerate().skip(account.published) {
+            if let Some(ending) = slot.ending.take_if(|ending| takes_back(ending)) {
+                account.ended = account.ended.min(index);
+                let sequence = base + index as u64;
+                reopened.push((Ticket { at, epoch, sequence }, ending));
+            }
+        }
+        reopened
+    }
+
     /// From now on nothing of the partition is published, and what was published and not committed counts
     /// as not published; or all of it goes on.
     pub fn hold(&mut self, at: TopicPartition, is_held: bool) {
@@ -397,6 +415,13 @@ impl<E> Ledger<E> {
     #[must_use]
     pub fn is_idle(&self, at: TopicPartition) -> bool {
         self.account(at).is_some_and(|account| account.slots.is_empty())
+    }
+
+    /// Whether a record of a partition has not ended.
+    #[must_use]
+    pub fn has_open(&self, at: TopicPartition) -> bool {
+        self.account(at)
+            .is_some_and(|account| account.ended < account.slots.len())
     }
 
     /// When the oldest record that is not committed was sent, in milliseconds; `None` when nothing is

@@ -40,6 +40,7 @@ pub mod settings;
 pub mod worker;
 
 mod dead_letter;
+mod deadlines;
 #[allow(unsafe_code)]
 mod ffi;
 mod lookout;
@@ -47,6 +48,7 @@ mod parking;
 mod pump;
 mod release;
 mod restore;
+mod retired;
 mod source;
 mod stage;
 mod takeover;

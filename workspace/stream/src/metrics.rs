@@ -1,11 +1,16 @@
 //! What the consume loop counts, after it happened. Labels are topics, partitions, codes and end
 //! states: never ids.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
 
+use crate::ledger::Volume;
 use crate::position::Partition;
 
 /// Records that were read, by topic.
@@ -90,15 +95,38 @@ pub struct StreamMetrics {
     pub(crate) commit_seconds: Histogram,
     pub(crate) rebalances: IntCounterVec,
     pub(crate) pauses: IntCounter,
-    pub(crate) in_work_records: IntGauge,
-    pub(crate) in_work_bytes: IntGauge,
+    in_work_records: IntGauge,
+    in_work_bytes: IntGauge,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
     hidden_records: IntGaugeVec,
     waiting: IntGaugeVec,
+    share: Arc<Share>,
+}
+
+/// What one pump has added to the gauges that all pumps of the process share.
+#[derive(Default)]
+struct Share {
+    in_work_records: AtomicI64,
+    in_work_bytes: AtomicI64,
+    waiting: Mutex<BTreeSet<&'static str>>,
+}
+
+/// Makes `value` the part of one pump in a gauge.
+fn set_part(gauge: &IntGauge, part: &AtomicI64, value: u64) {
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    gauge.add(value - part.swap(value, Ordering::Relaxed));
 }
 
 impl StreamMetrics {
+    /// The same metrics for one more pump.
+    pub(crate) fn of_a_pump(&self) -> Self {
+        Self {
+            share: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Registers everything.
     ///
     /// # Errors
@@ -142,7 +170,7 @@ impl StreamMetrics {
         )?;
         registry.register(Box::new(hidden_records.clone()))?;
         let waiting = IntGaugeVec::new(
-            Opts::new(WAITING, "1 while work waits for something that is away"),
+            Opts::new(WAITING, "How many pumps wait for something that is away"),
             &["reason"],
         )?;
         registry.register(Box::new(waiting.clone()))?;
@@ -173,6 +201,7 @@ impl StreamMetrics {
             lag_seconds,
             hidden_records,
             waiting,
+            share: Arc::default(),
         })
     }
 
@@ -212,8 +241,20 @@ impl StreamMetrics {
         }
     }
 
-    pub(crate) fn set_waiting(&self, reason: &str, waiting: bool) {
-        self.waiting.with_label_values(&[reason]).set(i64::from(waiting));
+    /// What is in work and not committed.
+    pub(crate) fn set_in_work(&self, volume: Volume) {
+        set_part(&self.in_work_records, &self.share.in_work_records, volume.records);
+        set_part(&self.in_work_bytes, &self.share.in_work_bytes, volume.bytes);
+    }
+
+    pub(crate) fn set_waiting(&self, reason: &'static str, waits: bool) {
+        let gauge = self.waiting.with_label_values(&[reason]);
+        let mut waiting = self.share.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits && waiting.insert(reason) {
+            gauge.inc();
+        } else if !waits && waiting.remove(reason) {
+            gauge.dec();
+        }
     }
 }
 
@@ -247,6 +288,29 @@ mod tests {
         registered.sort();
         listed.sort();
         assert_eq!(registered, listed);
+    }
+
+    #[test]
+    fn a_gauge_of_the_process_is_the_sum_of_its_pumps() {
+        let registry = Registry::new();
+        let metrics = StreamMetrics::register(&registry).expect("fresh registry");
+        let (one, other) = (metrics.of_a_pump(), metrics.of_a_pump());
+        let volume = |records, bytes| Volume { records, bytes };
+        one.set_in_work(volume(5, 50));
+        other.set_in_work(volume(7, 70));
+        one.set_in_work(volume(2, 20));
+        assert_eq!(
+            (metrics.in_work_records.get(), metrics.in_work_bytes.get()),
+            (9, 90)
+        );
+        let waiting = || metrics.waiting.with_label_values(&["broker"]).get();
+        one.set_waiting("broker", true);
+        one.set_waiting("broker", true);
+        other.set_waiting("broker", true);
+        assert_eq!(waiting(), 2);
+        one.set_waiting("broker", false);
+        one.set_waiting("broker", false);
+        assert_eq!(waiting(), 1, "the other one still waits");
     }
 
     #[test]

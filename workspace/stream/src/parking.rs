@@ -75,12 +75,23 @@ impl Delays {
         Ok(Self(delays))
     }
 
+    /// The delays alone, shortest first.
+    pub(crate) fn durations(&self) -> Vec<Duration> {
+        self.0.iter().map(|(_, delay)| *delay).collect()
+    }
+
     /// The names of the retry topics of a group that reads `source`, shortest delay first.
     pub fn topics<'a>(&'a self, source: &'a str, group: &'a str) -> impl Iterator<Item = String> + 'a {
         self.0
             .iter()
-            .map(move |(label, _)| format!("{source}.{group}.retry.{label}"))
+            .map(move |(label, _)| topic_prefix(source, group) + label)
     }
+}
+
+/// What the names of all retry topics of a group that reads `source` begin with.
+#[must_use]
+pub fn topic_prefix(source: &str, group: &str) -> String {
+    format!("{source}.{group}.retry.")
 }
 
 fn delay_of(label: &str) -> Option<Duration> {
@@ -108,7 +119,7 @@ impl RetryPlan {
     pub fn new(sources: usize, delays: &Delays) -> Self {
         Self {
             sources: u16::try_from(sources).unwrap_or(u16::MAX),
-            delays: delays.0.iter().map(|(_, delay)| *delay).collect(),
+            delays: delays.durations(),
         }
     }
 
@@ -238,9 +249,12 @@ pub(crate) struct Origin {
     pub attempts: u32,
 }
 
-/// When a record of a retry topic may be tried again; one that does not say so is due at once.
+/// When a record of a retry topic may be tried again; one that does not say so is due at once, and none waits
+/// for longer than the longest delay.
 pub(crate) fn due_ms(record: &Record<'_>) -> i64 {
-    number(record, NOT_BEFORE).unwrap_or(i64::MIN)
+    let longest_ms = i64::try_from(LONGEST_DELAY.as_millis()).unwrap_or(i64::MAX);
+    let latest = record.record_time_ms.saturating_add(longest_ms);
+    number(record, NOT_BEFORE).map_or(i64::MIN, |due| due.min(latest))
 }
 
 /// The offset in its source that a parked record names.
@@ -359,6 +373,12 @@ mod tests {
     fn a_record_of_a_retry_topic_without_its_origin_is_told_apart() {
         let stray = record(2, Vec::new());
         assert_eq!(plan().origin(&stray.as_record()), None);
-        assert_eq!(due_ms(&stray.as_record()), i64::MIN, "nothing waits for ever");
+        assert_eq!(due_ms(&stray.as_record()), i64::MIN, "it is due at once");
+        let far = record(
+            2,
+            vec![(NOT_BEFORE.to_owned(), i64::MAX.to_string().into_bytes())],
+        );
+        let in_a_day = far.record_time_ms + 24 * 3_600_000;
+        assert_eq!(due_ms(&far.as_record()), in_a_day, "nothing waits for ever");
     }
 }

@@ -38,6 +38,7 @@ use service::Heartbeat;
 
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
+use crate::deadlines::Deadlines;
 use crate::error::StreamError;
 use crate::handler::Repeats;
 use crate::ledger::{Ledger, Volume};
@@ -46,11 +47,11 @@ use crate::metrics::StreamMetrics;
 use crate::position::{Epoch, TopicPartition};
 use crate::restore::Restorer;
 use crate::seen::SeenWindows;
-use crate::settings::{FLUSH_TIMEOUT, KafkaSettings, LEAVE_TIMEOUT, StreamSettings};
+use crate::settings::{KafkaSettings, LEAVE_TIMEOUT, StreamSettings};
 use crate::source::Source;
 use crate::stage::{Desk, Ending, RetryPolicy, Stage, Wake};
 use crate::takeover::Takeover;
-use crate::unit_of_work::{FLUSH_LIMIT, Indefinite, UnitConfig, UnitOfWork};
+use crate::unit_of_work::{Indefinite, UnitConfig, UnitOfWork};
 
 /// With nothing to do, a turn takes so long: short enough for the heartbeat.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
@@ -64,6 +65,9 @@ const BROKER_AWAY: Backoff = Backoff {
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records that are remembered over all partitions of a pump: about 15 MB.
 const SEEN_IN_ALL: usize = 400_000;
+/// Offsets of retry topics in which nothing happens are committed again so often: the group does not
+/// subscribe to them, and Kafka forgets such offsets after `offsets.retention.minutes`, a week by default.
+const IDLE_COMMIT_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The gauges are set so often.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
 /// The same complaint of the client is logged at most this often.
@@ -108,6 +112,7 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     /// Since when the group has not taken this pump in, where the client would not tell.
     joining_since: Option<Instant>,
     unit: UnitOfWork,
+    deadlines: Deadlines,
     braking: Braking,
     watchdog: Watchdog,
     retry: RetryPolicy,
@@ -115,6 +120,8 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     commit_interval: Duration,
     idle_commit_interval: Duration,
     last_settled: Instant,
+    /// How often idle offsets are committed again, and when they were.
+    idle_offsets: (Duration, Instant),
     /// Partitions were paused while the pump only polled, and what came meanwhile was dropped.
     polled_only: bool,
     /// The last read got all that was there.
@@ -131,7 +138,12 @@ pub(crate) struct Pump<S: Source, G: Stage> {
 
 impl<S: Source, G: Stage> Pump<S, G> {
     pub fn new(source: S, stage: G, parts: PumpParts) -> Self {
-        let unopened = Indefinite::unopened(Arc::clone(&parts.unit), parts.heartbeat.clone());
+        let deadlines = Deadlines::new(Arc::clone(&parts.wake), &parts.settings);
+        let unopened = Indefinite::unopened(
+            Arc::clone(&parts.unit),
+            parts.heartbeat.clone(),
+            deadlines.clone(),
+        );
         let limits = BudgetLimits {
             records: parts.settings.budget_records,
             bytes: parts.settings.budget_bytes,
@@ -154,10 +166,12 @@ impl<S: Source, G: Stage> Pump<S, G> {
             watchdog: Watchdog::default(),
             braking: Braking::new(parts.settings.brake_limits()),
             unit: UnitOfWork::Indefinite(unopened),
+            deadlines,
             retry: RetryPolicy::new(&parts.settings),
             commit_interval: Duration::from_millis(parts.settings.commit_interval_ms),
             idle_commit_interval: Duration::from_millis(parts.settings.idle_commit_interval_ms),
             last_settled: Instant::now(),
+            idle_offsets: (IDLE_COMMIT_INTERVAL, Instant::now()),
             last_observed: Instant::now(),
             last_complaint: None,
             failed_units: 0,
@@ -256,19 +270,12 @@ impl<S: Source, G: Stage> Pump<S, G> {
         due.clamp(Duration::from_millis(1), IDLE_WAIT)
     }
 
-    /// When waiting for acknowledgements ends that began now. A shutdown draws it nearer, so that all of
-    /// its deadlines together stay within their sum.
-    fn flush_deadline(&self) -> impl Fn() -> Instant + use<S, G> {
-        let usual = Instant::now() + FLUSH_LIMIT;
-        let wake = Arc::clone(&self.parts.wake);
-        let after_stop = Duration::from_millis(self.parts.settings.drain_timeout_ms) + FLUSH_TIMEOUT;
-        move || {
-            wake.stopped_at()
-                .map_or(usual, |stopped| usual.min(stopped + after_stop))
-        }
+    fn collect(&mut self) -> Result<(), StreamError> {
+        self.at_desk(|stage, desk, _| stage.collect(desk))
     }
 
-    fn collect(&mut self) -> Result<(), StreamError> {
+    /// Lets the stage work with what it needs of the pump.
+    fn at_desk<T>(&mut self, work: impl FnOnce(&mut G, &mut Desk<'_>, &PumpParts) -> T) -> T {
         let Self {
             stage,
             ledger,
@@ -289,7 +296,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             plan: &parts.unit.plan,
             braking,
         };
-        stage.collect(&mut desk)
+        work(stage, &mut desk, parts)
     }
 
     fn count_ended(&self, at: TopicPartition, records: u64) {
@@ -340,15 +347,15 @@ impl<S: Source, G: Stage> Pump<S, G> {
             self.source.pause(&assigned)?;
         }
         let limit = Duration::from_millis(self.parts.settings.drain_timeout_ms);
-        let started = Instant::now();
+        let deadline = self.deadlines.of_draining(Instant::now() + limit);
         tracing::info!(in_flight = self.stage.in_flight(), "stopped reading, draining");
-        while self.stage.in_flight() > 0 && started.elapsed() < limit {
+        while self.stage.in_flight() > 0 && Instant::now() < deadline {
             self.parts.heartbeat.beat();
             self.answer_rebalance()?;
             // Polling goes on for the group's sake; what was fetched before the pause is dropped here
             // and read again by the next owner.
-            let wait = limit
-                .saturating_sub(started.elapsed())
+            let wait = deadline
+                .saturating_duration_since(Instant::now())
                 .min(Duration::from_millis(100));
             drop(self.source.read(wait, self.parts.settings.batch_records));
             self.parts.wake.answer();
@@ -369,15 +376,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     fn observe(&mut self) {
         self.last_observed = Instant::now();
-        let used = self.budget.used();
-        self.parts
-            .metrics
-            .in_work_records
-            .set(i64::try_from(used.records).unwrap_or(i64::MAX));
-        self.parts
-            .metrics
-            .in_work_bytes
-            .set(i64::try_from(used.bytes).unwrap_or(i64::MAX));
+        self.parts.metrics.set_in_work(self.budget.used());
         let now_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_millis());

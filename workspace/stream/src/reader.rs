@@ -1,6 +1,8 @@
-//! Reading a topic from its start to its end, without a group: for counts, verdicts and the report.
+//! Reading a topic to its end, without a group: for counts, verdicts and the report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::admin;
@@ -28,6 +30,47 @@ pub async fn read_to_end(
     let Some(partitions) = admin::topics(settings, "reader").await?.get(topic).copied() else {
         return Ok(0);
     };
+    let starts = (0..partitions).map(|partition| (Partition(partition), StartAt::Earliest));
+    let each = move |record: &Record<'_>| {
+        each(record);
+        ControlFlow::Continue(())
+    };
+    read(settings, topic, starts.collect(), idle_limit, each).await
+}
+
+/// Which of these partitions have a committed record at this offset or behind it now. Markers, aborted and
+/// compacted records, which nobody is given to read, are none.
+///
+/// # Errors
+/// As for [`read_to_end`].
+pub async fn with_records_from(
+    settings: &KafkaSettings,
+    topic: &str,
+    starts: Vec<(Partition, Offset)>,
+    idle_limit: Duration,
+) -> Result<BTreeSet<Partition>, StreamError> {
+    let (found, finds) = mpsc::sync_channel(starts.len());
+    let starts = starts
+        .into_iter()
+        .map(|(partition, from)| (partition, StartAt::Offset(from)));
+    let first_alone = move |record: &Record<'_>| {
+        // There is room: each partition is told once, and then broken off.
+        let _told = found.try_send(record.at.partition).is_ok();
+        ControlFlow::Break(())
+    };
+    read(settings, topic, starts.collect(), idle_limit, first_alone).await?;
+    Ok(finds.try_iter().collect())
+}
+
+/// Reads partitions from where they start to their ends, or until `each` breaks off the one of its record.
+/// Returns how many records there were.
+async fn read(
+    settings: &KafkaSettings,
+    topic: &str,
+    starts: Vec<(Partition, StartAt)>,
+    idle_limit: Duration,
+    mut each: impl FnMut(&Record<'_>) -> ControlFlow<()> + Send + 'static,
+) -> Result<u64, StreamError> {
     let mut properties = settings.properties("reader");
     let stream = StreamSettings {
         prefetch_kbytes: 16_384,
@@ -46,12 +89,20 @@ pub async fn read_to_end(
             &properties,
             std::slice::from_ref(&topic),
         )?;
-        let at = |partition| TopicPartition {
-            topic: TopicIndex(0),
-            partition: Partition(partition),
-        };
-        let mut unfinished: BTreeSet<TopicPartition> = (0..partitions).map(at).collect();
-        let starts: Vec<_> = unfinished.iter().map(|at| (*at, StartAt::Earliest)).collect();
+        let topic_index = TopicIndex(0);
+        let starts: Vec<_> = starts
+            .into_iter()
+            .map(|(partition, start)| {
+                (
+                    TopicPartition {
+                        topic: topic_index,
+                        partition,
+                    },
+                    start,
+                )
+            })
+            .collect();
+        let mut unfinished: BTreeSet<TopicPartition> = starts.iter().map(|(at, _)| *at).collect();
         consumer.assign(&starts)?;
         let (mut count, mut heard) = (0, Instant::now());
         // The client may go back by itself, to an answer about offsets that has become outdated.
@@ -67,7 +118,9 @@ pub async fn read_to_end(
                         }
                         next.insert(record.at, record.offset.next());
                         count += 1;
-                        each(&record);
+                        if each(&record).is_break() {
+                            unfinished.remove(&record.at);
+                        }
                     }
                     Entry::Record(_) => {}
                     Entry::EndOfPartition(at, _) => {

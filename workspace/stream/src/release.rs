@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -23,6 +23,8 @@ use crate::stage::Wake;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_STEP: Duration = Duration::from_millis(250);
+/// The topic of events is looked at for new partitions so often.
+const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
 /// The clocks of operators and workers differ by less.
 const CLOCKS_DIFFER_MS: i64 = 600_000;
 const BROKER_AWAY: Backoff = Backoff {
@@ -126,9 +128,19 @@ fn read(
     let since = Offset::Offset(since_ms.unwrap_or(0).saturating_sub(CLOCKS_DIFFER_MS).max(0));
     let mut asked = partitions_of(&consumer, std::slice::from_ref(&config.topic))?;
     asked.set_all_offsets(since)?;
-    consumer.assign(&consumer.offsets_for_times(asked, ASK_TIMEOUT)?)?;
+    let starts = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
+    starts.elements().iter().try_for_each(|start| start.error())?;
+    consumer.assign(&starts)?;
     let key = release_key(&config.group);
+    let mut looked = Instant::now();
     while !names.is_empty() && !is_over() {
+        if looked.elapsed() >= PARTITIONS_INTERVAL {
+            looked = Instant::now();
+            // The word may stand in a partition that came later: whoever called begins anew.
+            if partitions_of(&consumer, std::slice::from_ref(&config.topic))?.count() != starts.count() {
+                return Ok(());
+            }
+        }
         let Some(record) = consumer.poll(READ_STEP).transpose()? else {
             continue;
         };

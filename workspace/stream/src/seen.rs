@@ -235,6 +235,14 @@ impl SeenWindows {
         }
     }
 
+    /// Whether a later record took the place of one that had no effect.
+    #[must_use]
+    pub fn has_later(&self, at: TopicPartition, offset: Offset, key: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let seen = self.windows.get(&at).and_then(|window| window.find(hash));
+        seen.is_some_and(|seen| seen.first > offset)
+    }
+
     /// The first record with this key has had its effect.
     pub fn settle(&mut self, at: TopicPartition, first: Offset, key: &[u8]) {
         let hash = self.hasher.hash_one(key);

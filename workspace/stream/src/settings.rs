@@ -332,6 +332,18 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
+/// In which order the effects of records come, where work waits for somebody else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ordering {
+    /// In any order: nobody waits for anybody.
+    #[default]
+    Any,
+    /// Those of one key in the order of its records. A record that fails for now holds up its key, and waits
+    /// where it is instead of in a retry topic.
+    PerKey,
+}
+
 /// The section `stream`: how the consume loop works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -340,6 +352,8 @@ pub struct StreamSettings {
     pub pumps: u16,
     /// When outputs and offsets count as one.
     pub delivery: Delivery,
+    /// In which order effects come, where work waits for somebody else.
+    pub ordering: Ordering,
     /// Who deals out the partitions of the group.
     pub group_protocol: GroupProtocol,
     /// How partitions move between members, default `cooperative-sticky`; with `classic` only.
@@ -374,7 +388,8 @@ pub struct StreamSettings {
     /// The pause after the first failed attempt; it doubles from there.
     pub retry_first_ms: u64,
     /// How long a record waits whose attempts in place are over, one retry topic for each delay; `off`
-    /// makes it a dead letter at once. Only work that waits for somebody else is tried again.
+    /// makes it a dead letter at once. Only work that waits for somebody else is tried again. With an order per
+    /// key there are no retry topics, and the record waits as long in its place.
     pub retry_delays: String,
     /// So many dead letters in a row are allowed; one more pulls the brake. 0 is no limit.
     pub brake_in_a_row: u32,
@@ -394,6 +409,7 @@ impl Default for StreamSettings {
         Self {
             pumps: 1,
             delivery: Delivery::default(),
+            ordering: Ordering::default(),
             group_protocol: GroupProtocol::default(),
             assignor: None,
             group_instance_id: None,
@@ -426,6 +442,9 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// At shutdown flushing what is queued may take so long.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A call about a transaction that takes so much longer than it was told is left behind.
+pub(crate) const CALL_OVERRUN: Duration = Duration::from_millis(500);
+
 /// An open transaction hides what comes after it from readers of committed records. Ours last
 /// milliseconds, so one that takes so long has a dead owner, and Kafka aborts it.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -437,8 +456,10 @@ pub(crate) fn transaction_properties(id: &str) -> Vec<(String, String)> {
         ("transaction.timeout.ms", "10000"),
         // An output that is not acknowledged in time fails before its transaction does.
         ("message.timeout.ms", "8000"),
-        // librdkafka keeps the limit of a transactional call only between two requests.
-        ("socket.timeout.ms", "4000"),
+        // Above COMMIT_TIMEOUT. A request that takes longer is sent again by librdkafka, which tells nobody;
+        // the first one may still arrive when the next transaction is open, and end that one. Given up by
+        // ourselves it meets a new epoch.
+        ("socket.timeout.ms", "6000"),
         // A transaction that begins right after another one meets CONCURRENT_TRANSACTIONS while the
         // coordinator still writes markers, and the default of 100 ms would be the price of each commit.
         ("retry.backoff.ms", "1"),
@@ -535,10 +556,11 @@ impl StreamSettings {
                 self.metadata_refresh_ms.to_string(),
             ),
             ("queued.max.messages.kbytes", self.prefetch_kbytes.to_string()),
-            ("queued.min.messages", "20000".to_owned()),
+            ("queued.min.messages", "10000".to_owned()),
             // The default of a second stalls a fast reader whenever its queue was full once.
             ("fetch.queue.backoff.ms", "5".to_owned()),
-            ("fetch.message.max.bytes", "1048576".to_owned()),
+            // What a partition has fetched is in memory unpacked, several times as large.
+            ("fetch.message.max.bytes", "262144".to_owned()),
             ("fetch.max.bytes", "8388608".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
@@ -579,6 +601,17 @@ mod tests {
             StreamSettings::default().shutdown_limit(),
             Duration::from_secs(28)
         );
+    }
+
+    #[test]
+    fn we_give_up_a_request_before_the_client_sends_it_again() {
+        let properties = transaction_properties("id");
+        let limit = properties
+            .iter()
+            .find(|(key, _)| key == "socket.timeout.ms")
+            .and_then(|(_, value)| value.parse().ok())
+            .map(Duration::from_millis);
+        assert!(limit > Some(COMMIT_TIMEOUT), "{limit:?}");
     }
 
     #[test]

@@ -71,6 +71,7 @@ struct Shared {
     owned: BTreeMap<TopicPartition, Owned>,
     /// Notes of partitions that are just being assigned.
     notes: HashMap<TopicPartition, String>,
+    stopping: bool,
 }
 
 /// Looks after what former owners left open. Clones share it.
@@ -141,9 +142,17 @@ impl Takeover {
         }
     }
 
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+    }
+
     /// Ends what former owners of these partitions left open, because it holds up their offsets. Tells
     /// whether anybody was ended.
-    pub fn end_former(&self, partitions: &[TopicPartition]) -> Result<bool, StreamError> {
+    pub fn end_former(
+        &self,
+        partitions: &[TopicPartition],
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<bool, StreamError> {
         let named: Vec<_> = partitions
             .iter()
             .filter_map(|at| {
@@ -161,7 +170,7 @@ impl Takeover {
             .map(|(_, note)| Note::parse(&note).transactional_id.to_owned())
             .filter(|note| self.is_of_a_former_owner(note));
         let former: BTreeSet<String> = former.collect();
-        self.take_over(&former)?;
+        self.take_over(&former, is_stopping)?;
         Ok(!former.is_empty())
     }
 
@@ -176,10 +185,10 @@ impl Takeover {
         id.starts_with(service_prefix) && !is_own(id, own_prefix, *pumps)
     }
 
-    /// Fences the producers with these ids, and aborts what they left open.
-    fn take_over(&self, ids: &BTreeSet<String>) -> Result<(), StreamError> {
+    /// Fences the producers with these ids, and aborts what they left open. A stop comes between two of them.
+    fn take_over(&self, ids: &BTreeSet<String>, is_stopping: impl Fn() -> bool) -> Result<(), StreamError> {
         let mut result = Ok(());
-        for id in ids {
+        for id in ids.iter().take_while(|_| !is_stopping()) {
             // One that can not be ended does not keep the others open.
             result = result.and(self.take_over_one(id));
         }
@@ -318,7 +327,8 @@ impl Watch {
             .filter(hides)
             .filter_map(|(_, owned)| owned.former.clone())
             .collect();
-        self.takeover.take_over(&former)?;
+        self.takeover
+            .take_over(&former, || self.takeover.lock().stopping)?;
         // Once is enough: what is hidden still is hidden by somebody else.
         for owned in self.takeover.lock().owned.values_mut() {
             owned.former.take_if(|id| former.contains(id));

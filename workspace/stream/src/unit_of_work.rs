@@ -22,6 +22,7 @@ use service::{Heartbeat, Throttle};
 
 use crate::brake::Note;
 use crate::dead_letter::{self, Cause};
+use crate::deadlines::Deadlines;
 use crate::error::StreamError;
 use crate::ffi::{Outgoing, ProduceError, Producer, Topic, TransactionError, Verdict};
 use crate::handler::OutputTopic;
@@ -112,6 +113,7 @@ impl Tally {
 struct Outbox {
     config: Arc<UnitConfig>,
     heartbeat: Heartbeat,
+    deadlines: Deadlines,
     producer: Producer,
     outputs: Vec<Topic>,
     dead_letters: Vec<Topic>,
@@ -132,6 +134,7 @@ pub(crate) struct Open {
 pub(crate) struct Indefinite {
     config: Arc<UnitConfig>,
     heartbeat: Heartbeat,
+    deadlines: Deadlines,
     /// `None` where there was no unit before.
     cause: Option<StreamError>,
     /// What was to be committed in the transaction: the group knows whether it was.
@@ -174,20 +177,25 @@ impl Outbox {
         limit: Duration,
         call: impl Fn(&Producer, Duration) -> Result<(), TransactionError>,
     ) -> Result<(), TransactionError> {
-        let started = Instant::now();
+        let usual = Instant::now() + limit;
+        let mut last = None;
         loop {
             self.heartbeat.beat();
-            let left = limit.saturating_sub(started.elapsed());
-            match call(&self.producer, left) {
-                Err(failed) if failed.verdict == Verdict::Again && !left.is_zero() => {
-                    std::thread::park_timeout(AGAIN_PAUSE);
-                }
+            let left = self
+                .deadlines
+                .of_calls(usual)
+                .saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 // Nobody says whether the last attempt had its effect.
+                return Err(TransactionError {
+                    verdict: Verdict::Indefinite,
+                    error: last.unwrap_or_else(no_time_left),
+                });
+            }
+            match call(&self.producer, left) {
                 Err(failed) if failed.verdict == Verdict::Again => {
-                    return Err(TransactionError {
-                        verdict: Verdict::Indefinite,
-                        ..failed
-                    });
+                    last = Some(failed.error);
+                    std::thread::park_timeout(AGAIN_PAUSE);
                 }
                 result => return result,
             }
@@ -214,6 +222,7 @@ impl Outbox {
         Indefinite {
             config: self.config,
             heartbeat: self.heartbeat,
+            deadlines: self.deadlines,
             cause: Some(cause),
             tried: tried.to_vec(),
         }
@@ -369,7 +378,8 @@ impl Open {
     }
 
     fn produce(&self, topic: &str, record: &Outgoing<'_>) -> Result<(), StreamError> {
-        let started = Instant::now();
+        let usual = Instant::now() + FLUSH_LIMIT;
+        let learns_until = Instant::now() + GROWTH_LIMIT;
         loop {
             match self.outbox.producer.produce(record, None) {
                 Ok(()) => return Ok(()),
@@ -377,7 +387,7 @@ impl Open {
                 Err(ProduceError::Refused {
                     code: RDKafkaErrorCode::UnknownPartition,
                     ..
-                }) if started.elapsed() < GROWTH_LIMIT => {
+                }) if Instant::now() < learns_until => {
                     self.outbox.heartbeat.beat();
                     if let Err(error) = self.outbox.producer.refresh(record.topic, GROWTH_STEP) {
                         tracing::debug!(%error, topic, "the producer does not know this partition yet");
@@ -393,7 +403,7 @@ impl Open {
                         cause: message,
                     });
                 }
-                Err(ProduceError::QueueFull) if started.elapsed() < FLUSH_LIMIT => {
+                Err(ProduceError::QueueFull) if Instant::now() < self.outbox.deadlines.of_delivery(usual) => {
                     self.outbox.heartbeat.beat();
                     self.outbox.producer.poll(QUEUE_STEP);
                 }
@@ -424,16 +434,12 @@ impl Open {
         }
     }
 
-    /// Waits until all outputs are acknowledged, then commits the offsets. `deadline` is when waiting for
-    /// the outputs ends; it is asked again and again. `brake` is the name of one that is to be noted.
-    pub fn commit(
-        mut self,
-        source: &impl Source,
-        commits: &[Commit],
-        brake: Option<&str>,
-        deadline: impl Fn() -> Instant,
-    ) -> Committed {
+    /// Waits until all outputs are acknowledged, then commits the offsets. `brake` is the name of one that is
+    /// to be noted.
+    pub fn commit(mut self, source: &impl Source, commits: &[Commit], brake: Option<&str>) -> Committed {
         let (heartbeat, metrics) = (self.outbox.heartbeat.clone(), self.outbox.config.metrics.clone());
+        let usual = Instant::now() + FLUSH_LIMIT;
+        let deadline = || self.outbox.deadlines.of_delivery(usual);
         let waiting = || {
             heartbeat.beat();
             metrics.set_waiting("broker", true);
@@ -479,6 +485,7 @@ impl Open {
             Err(error) => return self.halt(error),
         };
         group_offsets.note(&self.outbox.note(brake));
+        let group_offsets = Arc::new(group_offsets);
         let sent = self.outbox.call(COMMIT_TIMEOUT, |producer, left| {
             producer.send_offsets(&group_offsets, left)
         });
@@ -564,10 +571,11 @@ impl Open {
 
 impl Indefinite {
     /// Where there was no unit before.
-    pub fn unopened(config: Arc<UnitConfig>, heartbeat: Heartbeat) -> Self {
+    pub fn unopened(config: Arc<UnitConfig>, heartbeat: Heartbeat, deadlines: Deadlines) -> Self {
         Self {
             config,
             heartbeat,
+            deadlines,
             cause: None,
             tried: Vec::new(),
         }
@@ -603,6 +611,7 @@ impl Indefinite {
         Ok(Opening(Outbox {
             config,
             heartbeat: self.heartbeat.clone(),
+            deadlines: self.deadlines.clone(),
             producer,
             outputs,
             dead_letters,
@@ -673,6 +682,13 @@ fn no_member(group: &str) -> StreamError {
 fn undeclared_input(index: usize) -> StreamError {
     StreamError::Halted {
         message: format!("input topic {index} was not declared"),
+    }
+}
+
+fn no_time_left() -> StreamError {
+    StreamError::Transaction {
+        what: "ending a transaction".to_owned(),
+        cause: "the shutdown has no time left for it".to_owned(),
     }
 }
 

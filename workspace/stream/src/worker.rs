@@ -18,11 +18,12 @@ use crate::metrics::StreamMetrics;
 use crate::parking::{Delays, RetryPlan};
 use crate::pump::{BrakeSign, Pump, PumpParts};
 use crate::restore::{RestoreConfig, Restorer};
-use crate::settings::{Delivery, KafkaSettings, StreamSettings, dead_letter_topic};
+use crate::retired;
+use crate::settings::{Delivery, KafkaSettings, Ordering, StreamSettings, dead_letter_topic};
 use crate::source::retry::Retrying;
 use crate::stage::Stage;
 use crate::stage::Wake;
-use crate::stage::concurrent::Concurrent;
+use crate::stage::concurrent::{Concurrent, ConcurrentConfig};
 use crate::stage::immediate::Immediate;
 use crate::stage::store::Store;
 use crate::takeover::{Takeover, TakeoverConfig};
@@ -36,6 +37,9 @@ const PUMP_FRESH: Duration = Duration::from_secs(30);
 
 /// A lookout asks a few questions and ends a few transactional ids at most, each with a bound.
 const LOOKOUT_FRESH: Duration = Duration::from_secs(60);
+
+/// Giving the clients back is for order's sake, and the process does not wait longer for it.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a worker reads and writes.
 #[derive(Clone, Debug)]
@@ -95,8 +99,19 @@ pub async fn run_concurrent<H: ConcurrentHandler>(
     let delays = Delays::parse(&surroundings.stream.retry_delays).map_err(|message| StreamError::Config {
         message: format!("`stream.retry_delays`: {message}"),
     })?;
-    run(spec, surroundings, &delays, || {
-        Concurrent::new(Arc::clone(&handler), runtime.clone(), most, attempt_limit)
+    let ordering = surroundings.stream.ordering;
+    let (topics, in_place) = match ordering {
+        Ordering::Any => (delays, Vec::new()),
+        Ordering::PerKey => (Delays::default(), delays.durations()),
+    };
+    let config = ConcurrentConfig {
+        most,
+        attempt_limit,
+        ordering,
+        delays_in_place: in_place.into(),
+    };
+    run(spec, surroundings, &topics, || {
+        Concurrent::new(Arc::clone(&handler), runtime.clone(), config.clone())
     })
     .await
 }
@@ -156,9 +171,10 @@ async fn run<G: Stage + Send + 'static>(
     let Some(counts) = topics_are_ready(&kafka, &spec, &derived, &mut shutdown).await? else {
         return Ok(());
     };
+    let retry_topics = retry_topics.concat();
+    retired::check(&kafka, spec.service, &spec.group, &spec.inputs, &retry_topics).await?;
     let mut producer_properties = kafka.properties(spec.service);
     producer_properties.extend(kafka.producer_properties());
-    let retry_topics = retry_topics.concat();
     let inputs = [spec.inputs.clone(), retry_topics.clone()].concat();
     let unit = UnitConfig {
         transactional_id: None,
@@ -241,6 +257,7 @@ async fn run<G: Stage + Send + 'static>(
     let mut wakes = Vec::new();
     let mut opened = Vec::new();
     for number in 0..pumps {
+        let metrics = metrics.of_a_pump();
         let member_properties = stream.member_properties(number);
         let consumer = open(&[consumer_properties.as_slice(), &member_properties].concat())?;
         let wake = Arc::new(Wake::new(consumer.waker()));
@@ -253,6 +270,7 @@ async fn run<G: Stage + Send + 'static>(
             settings: stream.clone(),
             unit: Arc::new(UnitConfig {
                 transactional_id: takeover.as_ref().map(|_| format!("{own_prefix}{number}")),
+                metrics: metrics.clone(),
                 ..unit.clone()
             }),
             wake,
@@ -306,10 +324,13 @@ async fn run<G: Stage + Send + 'static>(
         }
     }
     lookout.stop();
+    if let Some(takeover) = takeover {
+        takeover.stop();
+    }
     // The last handles of the clients go with these, and giving a client back may block.
-    let given_back = tokio::task::spawn_blocking(move || drop(wakes)).await;
-    if let Err(error) = given_back {
-        tracing::debug!(%error, "giving the clients back");
+    let given_back = tokio::task::spawn_blocking(move || drop(wakes));
+    if tokio::time::timeout(GIVE_BACK_LIMIT, given_back).await.is_err() {
+        tracing::debug!("the process ends before its clients are given back");
     }
     result
 }

@@ -176,6 +176,54 @@ async fn the_brake_stops_the_topic_from_being_drained(shape: Shape) {
     assert!(outputs.len() >= RECORDS - bound);
 }
 
+/// Records that were refused and wait behind the brake are no dead letters yet: what refused them was mended.
+async fn what_waits_behind_the_brake_is_tried_again(shape: Shape) {
+    let bench = Bench::new(3).await;
+    bench.observer.create_topic(&bench.events, 2).await;
+    let records: Vec<_> = (0..RECORDS)
+        .map(|number| (format!("key-{number}"), number.to_string()))
+        .collect();
+    bench.produce(&records).await;
+    let rule = Rule::default();
+    rule.is_broken.store(true, Ordering::SeqCst);
+    let worker = start(&bench, &rule, shape);
+    is_braked(&worker).await;
+    rule.is_broken.store(false, Ordering::SeqCst);
+    let (kafka, inputs) = (bench.surroundings(|_| ()).kafka, [bench.input.clone()]);
+    let names = eventually(LIMIT, || async {
+        let names = brakes(&kafka, &bench.group, &inputs).await.expect("notes");
+        if names.is_empty() {
+            Err("not noted yet")
+        } else {
+            Ok(names)
+        }
+    });
+    let word = names.await.into_values().collect::<Vec<_>>().join(" ");
+    let key = release_key(&bench.group);
+    bench
+        .observer
+        .produce_with_headers(&bench.events, None, key.as_bytes(), word.as_bytes(), &[])
+        .await;
+    bench.all_committed().await;
+    worker.stop().await.expect("stops cleanly");
+    let letters = bench.values_of(&bench.dead_letters()).await;
+    let bound = IN_A_ROW as usize;
+    assert!(letters.len() <= bound, "{} dead letters", letters.len());
+    let outputs = counted(bench.output_values().await);
+    assert_eq!(outputs.len(), RECORDS - letters.len());
+    assert!(outputs.values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_somebody_behind_the_brake_is_tried_again() {
+    what_waits_behind_the_brake_is_tried_again(Shape::Concurrent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_at_once_behind_the_brake_is_tried_again() {
+    what_waits_behind_the_brake_is_tried_again(Shape::Immediate).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_is_done_at_once_is_braked() {
     the_brake_stops_the_topic_from_being_drained(Shape::Immediate).await;

@@ -186,10 +186,15 @@ impl Scene {
         assert_eq!(struck, Ok(true), "{what}: the fault did not strike");
         // Something after the fault too: what follows a failed unit is not what it was before.
         self.produce(2 * RECORDS..3 * RECORDS).await;
-        self.wait_for(3 * RECORDS).await;
+        self.has_each_once(what, 3 * RECORDS).await;
+    }
+
+    /// Waits for the outputs of so many records, stops the worker, and checks that each is there once.
+    async fn has_each_once(self, what: &str, count: usize) {
+        self.wait_for(count).await;
         self.process.shutdown.request("the test is over");
         self.worker.await.unwrap().expect("the worker survives");
-        let expected: Vec<usize> = (0..3 * RECORDS).collect();
+        let expected: Vec<usize> = (0..count).collect();
         let values = self.observer.read_all(&self.output).await;
         let mut numbers: Vec<usize> = values.into_iter().map(number_of).collect();
         numbers.sort_unstable();
@@ -253,6 +258,40 @@ async fn an_answer_that_comes_too_late_is_not_believed_and_not_worked_on_twice()
             let late = Fault::DelayAnswer(Duration::from_secs(7));
             scene.survives(&what, |broker| broker.inject(late.on(step))).await;
         }
+    }
+}
+
+async fn strikes(fault: &FaultHandle, what: &str) {
+    let struck = tokio::time::timeout(LIMIT, fault.wait_until_struck(1)).await;
+    assert_eq!(struck, Ok(true), "{what} does not strike");
+}
+
+/// A request that its client has given up may still be on its way. Before KIP-890 it names no transaction:
+/// whatever its producer has open when it arrives, it ends. Only a new epoch keeps it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_after_it_was_given_up_ends_no_later_transaction() {
+    for shape in [Shape::Immediate, Shape::Concurrent] {
+        let scene = Scene::start(shape).await;
+        scene.produce(0..RECORDS).await;
+        scene.wait_for(RECORDS).await;
+        let stopped = scene.broker.inject(Fault::StopReading.on(ApiKey::EndTxn));
+        scene.produce(RECORDS..2 * RECORDS).await;
+        strikes(&stopped, "the stop").await;
+        // It is given up, and its records get through in another way.
+        scene.wait_for(2 * RECORDS).await;
+        // A transaction stands open, with outputs and without offsets, and will be taken back.
+        let held = Fault::Delay(Duration::from_secs(2)).on(ApiKey::AddOffsetsToTxn);
+        let held = scene.broker.inject(held);
+        let refused = Fault::AnswerError(ResponseError::IllegalGeneration).on(ApiKey::TxnOffsetCommit);
+        let refused = scene.broker.inject(refused);
+        scene.produce(2 * RECORDS..3 * RECORDS).await;
+        strikes(&held, "the delay").await;
+        // Now the commit of long ago arrives.
+        drop(stopped);
+        strikes(&refused, "the refusal").await;
+        scene.produce(3 * RECORDS..4 * RECORDS).await;
+        let what = format!("a late commit, {shape:?}");
+        scene.has_each_once(&what, 4 * RECORDS).await;
     }
 }
 

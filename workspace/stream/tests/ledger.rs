@@ -34,6 +34,10 @@ enum Step {
     End {
         pick: usize,
     },
+    /// Takes the endings of records with even offsets back.
+    Reopen {
+        partition: i32,
+    },
     Publish,
     Commit,
     Unpublish,
@@ -60,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Publish),
         3 => Just(Step::Commit),
         1 => Just(Step::Unpublish),
+        1 => partition.clone().prop_map(|partition| Step::Reopen { partition }),
         1 => (partition.clone(), 0..3_i64).prop_map(|(partition, beyond)| Step::ReachEnd { partition, beyond }),
         1 => partition.clone().prop_map(|partition| Step::Rewind { partition }),
         1 => partition.clone().prop_map(|partition| Step::Revoke { partition }),
@@ -115,6 +120,7 @@ impl World {
         match *step {
             Step::Read { partition, gap } => self.read(partition, gap),
             Step::End { pick } => self.end(pick),
+            Step::Reopen { partition } => self.reopen(partition),
             Step::Publish => self.publish(),
             Step::Commit => self.commit(),
             Step::Unpublish => {
@@ -217,6 +223,23 @@ impl World {
         }
     }
 
+    fn reopen(&mut self, partition: i32) {
+        let reopened = self.ledger.reopen(at(partition), |offset| offset % 2 == 0);
+        let model = self.models.get_mut(&partition);
+        let records = model.map(|model| model.records.iter_mut());
+        let mut wanted = Vec::new();
+        for record in records.into_iter().flatten() {
+            if record.ended && !record.published && record.offset % 2 == 0 {
+                record.ended = false;
+                wanted.push((record.ticket, record.offset));
+            }
+        }
+        assert_eq!(
+            reopened, wanted,
+            "what was not published, in read order, with its ticket"
+        );
+    }
+
     fn publish(&mut self) {
         let mut seen: Vec<(i32, i64)> = Vec::new();
         self.ledger
@@ -316,6 +339,7 @@ impl World {
                 bytes: held * 10,
             });
             open += model.records.iter().filter(|record| !record.ended).count();
+            assert_eq!(self.ledger.has_open(at(*partition)), first_open.is_some());
             assert_eq!(
                 self.ledger.oldest_record_time_ms(at(*partition)),
                 model.records.first().map(|record| record.offset)

@@ -123,6 +123,55 @@ fn start(bench: &Bench, other_side: &Arc<OtherSide>) -> Running {
     }
 }
 
+/// Starts a worker with these delays and waits for it to end by itself, or to be at work.
+async fn refusal(bench: &Bench, delays: &str) -> Option<String> {
+    let other_side = Arc::new(OtherSide::default());
+    let surroundings = bench.surroundings(|stream| stream.retry_delays = delays.to_owned());
+    let process = surroundings.process.clone();
+    let handler = Arc::new(Ask(other_side));
+    let mut task = tokio::spawn(run_concurrent(bench.spec(), surroundings, handler));
+    let ready = async {
+        eventually(LIMIT, || async {
+            process.health.not_ready_reason().map_or(Ok(()), Err)
+        })
+        .await;
+    };
+    tokio::select! {
+        ended = &mut task => ended.unwrap().err().map(|error| error.to_string()),
+        () = ready => {
+            Running { process: process.clone(), task }.stop().await.expect("ends cleanly");
+            None
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_does_not_start_while_records_wait_in_a_retry_topic_that_it_would_not_read() {
+    let bench = bench(2).await;
+    bench.observer.create_topic(&retry_topic(&bench, "1h"), 2).await;
+    let other_side = Arc::new(OtherSide::default());
+    other_side.refuse("late", u32::MAX);
+    let surroundings = bench.surroundings(|stream| stream.retry_delays = "300ms,1h".to_owned());
+    let process = surroundings.process.clone();
+    let handler = Arc::new(Ask(Arc::clone(&other_side)));
+    let task = tokio::spawn(run_concurrent(bench.spec(), surroundings, handler));
+    bench.produce(&[("key".to_owned(), "late".to_owned())]).await;
+    eventually(LIMIT, || async {
+        match bench.values_of(&retry_topic(&bench, "1h")).await.len() {
+            0 => Err("not parked for an hour yet"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    Running { process, task }.stop().await.expect("ends cleanly");
+    // The other topics that are not named any more are empty, and nobody minds.
+    for delays in ["off", "300ms", "300ms,700ms"] {
+        let why = refusal(&bench, delays).await.expect("refuses to start");
+        assert!(why.contains(&retry_topic(&bench, "1h")), "{why}");
+    }
+    assert_eq!(refusal(&bench, "300ms,1h").await, None);
+}
+
 async fn everything_is_committed(bench: &Bench) {
     bench.all_committed().await;
     for (delay, _) in DELAYS {

@@ -38,6 +38,7 @@ async fn a_charge_whose_answer_is_lost_is_done_and_told_when_asked_again() {
     };
     let gateway = FakeGateway::start(lost).await;
     charge(&gateway.url(), "k").await.expect_err("no answer");
+    assert_eq!(gateway.struck(), 1);
     gateway.set_faults(GatewayFaults::default());
     assert_eq!(charge(&gateway.url(), "k").await, paid());
     let charges = gateway.charges();
@@ -77,6 +78,7 @@ async fn what_is_refused_is_not_charged() {
         ..GatewayFaults::default()
     });
     assert_eq!(charge(&gateway.url(), "k").await.unwrap().0, 429);
+    assert_eq!(gateway.struck(), 2);
     gateway.refuse_all(Some(503));
     assert_eq!(charge(&gateway.url(), "k").await.unwrap().0, 503);
     gateway.refuse_all(None);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use service::Exit;
 use stream::offsets::{GroupOffset, NamedPartition, PartitionEnds, group_offsets, partition_ends};
-use stream::reader::read_to_end;
+use stream::reader::{read_to_end, with_records_from};
 use stream::{Offset, Partition, Record, StreamError, admin};
 
 use super::judge::{Judge, Standing};
@@ -140,18 +140,26 @@ struct Stand {
     group: Group,
     at: NamedPartition,
     taken: GroupOffset,
-    ends: PartitionEnds,
+    begin: Offset,
+    /// Behind the last record that can be read. Markers and aborted records behind it are nothing that a
+    /// group could have left out: a worker passes them, and none may be running any more.
+    end: Offset,
 }
 
 impl Stand {
+    /// Where the group goes on.
+    fn from(&self) -> Offset {
+        self.taken.next.map_or(self.begin, |next| next.max(self.begin))
+    }
+
     fn fact<'a>(&'a self, config: &'a Config) -> Standing<'a> {
         Standing {
             group: config.group_name(self.group),
             topic: &self.at.0,
             partition: self.at.1.0,
             committed: self.taken.next.map(|next| next.0),
-            begin: self.ends.begin.0,
-            last_stable: self.ends.last_stable.0,
+            begin: self.begin.0,
+            end: self.end.0,
             unstable: self.taken.unstable,
         }
     }
@@ -164,15 +172,32 @@ async fn stands(config: &Config, scope: &Scope) -> Result<Vec<Stand>, Exit> {
     for group in &scope.groups {
         let inputs: Vec<String> = config.inputs(*group).into_iter().map(str::to_owned).collect();
         let mut taken = taken(config, *group, &inputs).await?;
+        let first = stands.len();
         for (at, ends) in ends(config, &inputs).await? {
-            let taken = taken.remove(&at).unwrap_or_default();
-            let group = *group;
             stands.push(Stand {
-                group,
+                group: *group,
+                taken: taken.remove(&at).unwrap_or_default(),
                 at,
-                taken,
-                ends,
+                begin: ends.begin,
+                end: ends.last_stable,
             });
+        }
+        for input in &inputs {
+            let mut behind: Vec<&mut Stand> = stands
+                .iter_mut()
+                .skip(first)
+                .filter(|stand| stand.at.0 == *input && stand.fact(config).lag() > 0)
+                .collect();
+            let starts: Vec<_> = behind.iter().map(|stand| (stand.at.1, stand.from())).collect();
+            if starts.is_empty() {
+                continue;
+            }
+            let unread =
+                patiently(async || with_records_from(&config.kafka, input, starts.clone(), IDLE_LIMIT).await);
+            let unread = unread.await?;
+            for stand in behind.iter_mut().filter(|stand| !unread.contains(&stand.at.1)) {
+                stand.end = stand.from();
+            }
         }
     }
     Ok(stands)

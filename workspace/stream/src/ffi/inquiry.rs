@@ -240,7 +240,8 @@ impl Inquirer {
         }
     }
 
-    /// Asks and waits for the answer.
+    /// Asks and waits for the answer, where anybody is there to give one: a question of this kind that
+    /// meets an absent broker makes the client reconnect hundreds of times a second until it times out.
     fn ask(
         &self,
         what: &str,
@@ -249,6 +250,9 @@ impl Inquirer {
     ) -> Result<Event, StreamError> {
         /// The answer to a question that timed out comes a little after its time.
         const GRACE_MS: c_int = 500;
+        self.client
+            .metadata(timeout)
+            .map_err(|error| StreamError::client(what, error))?;
         // SAFETY: the handle is alive; the queue is ours and is given back once.
         let event = unsafe {
             let queue = sys::rd_kafka_queue_new(self.client.handle);

@@ -17,6 +17,7 @@ mod transaction;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
@@ -157,24 +158,31 @@ impl Client {
     }
 
     /// Asks the brokers who they are: a cheap question that fails as every later one would.
-    fn probe(&self, brokers: &str, timeout_ms: c_int) -> Result<(), StreamError> {
+    fn metadata(&self, timeout: Duration) -> Result<(), RDKafkaErrorCode> {
         let mut metadata: *const sys::rd_kafka_metadata = std::ptr::null();
         // SAFETY: the handle is alive; on success `metadata` is ours to destroy.
-        let code = unsafe {
+        unsafe {
             let result = sys::rd_kafka_metadata(
                 self.handle,
                 0,
                 std::ptr::null_mut(),
                 &raw mut metadata,
-                timeout_ms,
+                millis(timeout),
             );
-            if result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                sys::rd_kafka_metadata_destroy(metadata);
-                return Ok(());
-            }
             // The reason for a refused connection reaches the error callback alone.
             sys::rd_kafka_poll(self.handle, 0);
-            RDKafkaErrorCode::from(result)
+            if result != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(RDKafkaErrorCode::from(result));
+            }
+            sys::rd_kafka_metadata_destroy(metadata);
+        }
+        Ok(())
+    }
+
+    /// Checks that the brokers answer and let us in.
+    fn probe(&self, brokers: &str, timeout: Duration) -> Result<(), StreamError> {
+        let Err(code) = self.metadata(timeout) else {
+            return Ok(());
         };
         let last = self.last_error();
         let error = last.unwrap_or_else(|| ClientError {
@@ -286,7 +294,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn millis(duration: std::time::Duration) -> c_int {
+fn millis(duration: Duration) -> c_int {
     c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)
 }
 

@@ -105,7 +105,7 @@ impl Producer {
 
     /// Checks that the brokers answer and let us in.
     pub fn probe(&self, timeout: Duration) -> Result<(), StreamError> {
-        self.client.probe(&self.brokers, millis(timeout))
+        self.client.probe(&self.brokers, timeout)
     }
 
     pub fn topic(&self, name: &str) -> Result<Topic, StreamError> {
@@ -205,6 +205,10 @@ impl Producer {
 
     pub(super) fn handle(&self) -> *mut sys::rd_kafka_t {
         self.client.handle
+    }
+
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
     }
 
     /// The error that broke this producer for good, if one did.

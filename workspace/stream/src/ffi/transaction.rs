@@ -7,6 +7,8 @@
 //! any more.
 
 use std::ffi::CStr;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use rdkafka::types::RDKafkaErrorCode;
@@ -16,6 +18,7 @@ use super::list::List;
 use super::producer::Producer;
 use super::{millis, text};
 use crate::error::{StreamError, is_authorization};
+use crate::settings::CALL_OVERRUN;
 
 /// What a failed call means for the producer that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +108,36 @@ impl GroupOffsets {
     }
 }
 
+// SAFETY: both pointers are to memory that is ours alone; a shared reference only reads it.
+unsafe impl Send for GroupOffsets {}
+// SAFETY: as above.
+unsafe impl Sync for GroupOffsets {}
+
 impl Drop for GroupOffsets {
     fn drop(&mut self) {
         // SAFETY: the metadata is ours and is destroyed once.
         unsafe { sys::rd_kafka_consumer_group_metadata_destroy(self.metadata) };
+    }
+}
+
+/// What a call of another thread returned.
+struct ErrorObject(*mut sys::rd_kafka_error_t);
+
+// SAFETY: an error object is memory that nobody else knows of.
+unsafe impl Send for ErrorObject {}
+
+impl ErrorObject {
+    fn take(&mut self) -> *mut sys::rd_kafka_error_t {
+        std::mem::replace(&mut self.0, std::ptr::null_mut())
+    }
+}
+
+impl Drop for ErrorObject {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the error is ours and is destroyed once.
+            unsafe { sys::rd_kafka_error_destroy(self.0) };
+        }
     }
 }
 
@@ -133,17 +162,51 @@ impl Producer {
     }
 
     /// Makes the offsets part of the transaction.
-    pub fn send_offsets(&self, offsets: &GroupOffsets, timeout: Duration) -> Result<(), TransactionError> {
-        // SAFETY: handle, list and metadata are alive; librdkafka copies what it keeps.
-        unsafe {
-            let error = sys::rd_kafka_send_offsets_to_transaction(
-                self.handle(),
-                offsets.list.0,
-                offsets.metadata,
-                millis(timeout),
-            );
-            self.checked("sending offsets to a transaction", error)
+    ///
+    /// The call has a thread of its own: while the group's coordinator is away, librdkafka waits for it to
+    /// come back, whatever the time-out (`rd_kafka_coord_req`, 2.12.1). A call that was given up keeps the
+    /// client alive until then, and nobody else may use it any more.
+    pub fn send_offsets(
+        &self,
+        offsets: &Arc<GroupOffsets>,
+        timeout: Duration,
+    ) -> Result<(), TransactionError> {
+        let what = "sending offsets to a transaction";
+        let (client, offsets) = (self.client(), Arc::clone(offsets));
+        let (done, answer) = sync_channel(1);
+        let call = move || {
+            // SAFETY: handle, list and metadata are alive; librdkafka copies what it keeps.
+            let error = unsafe {
+                sys::rd_kafka_send_offsets_to_transaction(
+                    client.handle,
+                    offsets.list.0,
+                    offsets.metadata,
+                    millis(timeout),
+                )
+            };
+            // The pump goes on being the owner of the client.
+            drop(client);
+            // Whoever asked has given it up when nobody listens.
+            let _told = done.send(ErrorObject(error)).is_ok();
+        };
+        let indefinite = |cause: &str| TransactionError {
+            verdict: Verdict::Indefinite,
+            error: StreamError::Transaction {
+                what: what.to_owned(),
+                cause: cause.to_owned(),
+            },
+        };
+        let started = std::thread::Builder::new()
+            .name("send-offsets".to_owned())
+            .spawn(call);
+        if started.is_err() {
+            return Err(indefinite("no thread can be started"));
         }
+        let Ok(mut error) = answer.recv_timeout(timeout + CALL_OVERRUN) else {
+            return Err(indefinite("the group's coordinator is away"));
+        };
+        // SAFETY: the error is ours, and is given on once.
+        unsafe { self.checked(what, error.take()) }
     }
 
     /// Commits the transaction, after everything that was queued in it.

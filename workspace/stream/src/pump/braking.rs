@@ -12,7 +12,6 @@ use service::Health;
 use super::Pump;
 use crate::brake::{Brake, BrakeLimits, brake_name};
 use crate::error::StreamError;
-use crate::ledger::{Commit, Volume};
 use crate::position::TopicPartition;
 use crate::release::{ReleaseConfig, ReleaseWatch};
 use crate::source::Source;
@@ -227,6 +226,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         for at in &readable {
             self.ledger.hold(*at, false);
+            self.try_letters_again(*at)?;
         }
         if self.braking.held.is_empty() {
             self.wait_for_release("")?;
@@ -259,24 +259,14 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .map(|(at, _)| **at)
             .collect();
         // Of a partition that was never read from there is nothing to keep anybody from.
-        let commits: Vec<Commit> = of_name
-            .iter()
-            .filter_map(|at| {
-                Some(Commit {
-                    at: *at,
-                    epoch: self.ledger.epoch(*at)?,
-                    next: self.ledger.begins(*at)?,
-                    volume: Volume::default(),
-                })
-            })
-            .collect();
+        let commits = self.committed_again(of_name.iter().copied());
         if !commits.is_empty() {
             let begun = self.unit.open().map(|_| ());
             self.survive(begun)?;
             let Some(open) = self.unit.take_open() else {
                 return Ok(());
             };
-            let outcome = open.commit(&self.source, &commits, Some(&name), self.flush_deadline());
+            let outcome = open.commit(&self.source, &commits, Some(&name));
             let is_noted = matches!(outcome, Committed::Yes(_));
             self.conclude(outcome, &[])?;
             if !is_noted {

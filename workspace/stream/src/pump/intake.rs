@@ -9,7 +9,7 @@ use crate::handler::Repeats;
 use crate::ledger::{ChargeError, Ticket, Volume};
 use crate::metrics::StreamMetrics;
 use crate::position::TopicPartition;
-use crate::record::Record;
+use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, Sighting};
 use crate::source::{Entry, Source};
 use crate::stage::{Desk, Ending, Stage};
@@ -68,6 +68,28 @@ impl<S: Source, G: Stage> Pump<S, G> {
         run.finish(budget, desk.metrics, &parts.unit.inputs);
         stage.batch_is_over(&mut desk);
         taken.and_then(|()| self.correct_positions(&disturbed))
+    }
+
+    /// Works once more on the records of a partition that became dead letters and were not published: what
+    /// refused them may be mended.
+    pub(super) fn try_letters_again(&mut self, at: TopicPartition) -> Result<(), StreamError> {
+        let letters = self.ledger.reopen(at, |ending| ending.dead_lettered().is_some());
+        self.at_desk(|stage, desk, parts| {
+            for (ticket, ending) in letters {
+                let Some(record) = ending.dead_lettered().map(OwnedRecord::as_record) else {
+                    continue;
+                };
+                let origin = desk.plan.origin_or_place(&record);
+                let key = record.key.unwrap_or_default();
+                // A later record with its key counts as the first one by now.
+                if desk.seen.has_later(origin.at, origin.offset, key) {
+                    desk.ledger.end(&ticket, ending);
+                } else if !end_repeat(&ticket, &record, desk, parts) {
+                    stage.accept(ticket, &record, desk)?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The client counts an error inside of a batch as a record, and its position is one too far then

@@ -230,7 +230,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let Some(takeover) = &self.parts.takeover else {
             return false;
         };
-        takeover.end_former(partitions).unwrap_or_else(|error| {
+        let ended = takeover.end_former(partitions, || self.parts.wake.is_stopping());
+        ended.unwrap_or_else(|error| {
             tracing::warn!(%error, "what a former owner left open could not be ended, its time-out will do it");
             false
         })

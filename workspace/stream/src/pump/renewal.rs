@@ -99,7 +99,8 @@ impl<S: Source, G: Stage> Pump<S, G> {
     pub(super) fn work_again(&mut self) -> Result<(), StreamError> {
         self.ledger.unpublish();
         self.braking.take_back();
-        if G::KEEPS_ENDINGS {
+        // Nothing more is read at the end of a pump.
+        if G::KEEPS_ENDINGS || self.parts.wake.is_stopping() {
             return Ok(());
         }
         // Every partition, also one with nothing in work: what the failed batch still held of it was read
@@ -119,7 +120,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
 
     /// Reads again after [`Self::poll_only`], from where our own books stand.
     fn read_on(&mut self) -> Result<(), StreamError> {
-        if !std::mem::take(&mut self.polled_only) {
+        if !std::mem::take(&mut self.polled_only) || self.parts.wake.is_stopping() {
             return Ok(());
         }
         let assigned: Vec<_> = self.ledger.assigned().collect();

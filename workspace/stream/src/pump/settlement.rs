@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Pump, complain};
 use crate::error::StreamError;
-use crate::ledger::Commit;
+use crate::ledger::{Commit, Volume};
 use crate::position::TopicPartition;
 use crate::source::Source;
 use crate::stage::{Ending, Stage};
@@ -67,7 +67,12 @@ impl<S: Source, G: Stage> Pump<S, G> {
     }
 
     fn commit_published(&mut self) -> Result<(), StreamError> {
-        let commits = self.ledger.commits();
+        let mut commits = self.ledger.commits();
+        let (interval, last) = self.idle_offsets;
+        if last.elapsed() >= interval {
+            self.idle_offsets.1 = Instant::now();
+            commits.extend(self.idle_retries(&commits));
+        }
         if commits.is_empty() {
             return Ok(());
         }
@@ -78,7 +83,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         };
         let began = Instant::now();
         self.tell_unit(true);
-        let outcome = open.commit(&self.source, &commits, None, self.flush_deadline());
+        let outcome = open.commit(&self.source, &commits, None);
         self.parts
             .metrics
             .commit_seconds
@@ -87,6 +92,28 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let concluded = self.conclude(outcome, &commits);
         self.tell_unit(self.unit.is_unfinished());
         concluded
+    }
+
+    /// The offsets of retry topics that are committed already and not among `commits`.
+    fn idle_retries(&self, commits: &[Commit]) -> Vec<Commit> {
+        let plan = &self.parts.unit.plan;
+        let idle = self.ledger.assigned().filter(|at| {
+            plan.is_retry(at.topic) && !self.is_braked(*at) && commits.iter().all(|commit| commit.at != *at)
+        });
+        self.committed_again(idle)
+    }
+
+    /// What the group has committed of these partitions. Where that is nothing, there is nothing to repeat.
+    pub(super) fn committed_again(&self, partitions: impl Iterator<Item = TopicPartition>) -> Vec<Commit> {
+        let again = partitions.filter_map(|at| {
+            Some(Commit {
+                at,
+                epoch: self.ledger.epoch(at)?,
+                next: self.ledger.begins(at)?,
+                volume: Volume::default(),
+            })
+        });
+        again.collect()
     }
 
     /// Takes in what became of a unit.

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::ffi::GroupOffsets;
 use crate::handler::{Handler, OutputTopic, Outputs};
 use crate::lookout::LookoutConfig;
-use crate::parking::RetryPlan;
+use crate::parking::{Delays, RetryPlan};
 use crate::position::{Offset, Partition, StartAt, TopicIndex};
 use crate::record::{NoHeaders, Record};
 use crate::settings::KafkaSettings;
@@ -174,6 +174,13 @@ impl Handler for Forward {
 
 /// A pump over partitions 0, 1 and 2, of which the group has committed offset 10 in 0 and 20 in 1.
 fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc<Mutex<Seen>>) {
+    pump_with(batches, RetryPlan::none())
+}
+
+fn pump_with(
+    batches: Vec<Vec<(i32, i64)>>,
+    plan: RetryPlan,
+) -> (Pump<Script, Immediate<Forward>>, Arc<Mutex<Seen>>) {
     let consumer = crate::ffi::Consumer::open(
         "127.0.0.1:1",
         "g",
@@ -208,7 +215,7 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
             .to_vec(),
         group: "g".to_owned(),
         inputs: vec!["in".to_owned()],
-        plan: RetryPlan::none(),
+        plan,
         outputs: vec!["out".to_owned()],
         dead_letter_topics: vec!["in.g.dlq".to_owned()],
         metrics: metrics.clone(),
@@ -240,6 +247,33 @@ fn pump(batches: Vec<Vec<(i32, i64)>>) -> (Pump<Script, Immediate<Forward>>, Arc
     pump.renew().expect("a producer that need not reach anybody");
     pump.take_partitions(&[at(0), at(1), at(2)]).expect("assigned");
     (pump, seen)
+}
+
+#[test]
+fn the_offsets_of_idle_retry_topics_are_committed_again_and_no_others() {
+    let retry = |partition| TopicPartition {
+        topic: TopicIndex(1),
+        ..at(partition)
+    };
+    let (mut pump, seen) = pump_with(
+        Vec::new(),
+        RetryPlan::new(1, &Delays::parse("5s").expect("a delay")),
+    );
+    pump.source.committed.insert(retry(0), Some(offset(7)));
+    pump.take_partitions(&[retry(0), retry(1)]).expect("assigned");
+    pump.settle().expect("nothing to commit");
+    assert_eq!(
+        seen.lock().expect("not poisoned").commits,
+        [],
+        "they were just read"
+    );
+    pump.idle_offsets.0 = Duration::ZERO;
+    pump.settle().expect("committed again");
+    // Nobody knows an offset of the other one, and sources keep theirs by being subscribed to.
+    assert_eq!(
+        seen.lock().expect("not poisoned").commits,
+        [(retry(0), Offset(7))]
+    );
 }
 
 #[test]

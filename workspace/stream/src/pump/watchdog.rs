@@ -97,7 +97,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
         let now = Instant::now();
         let assigned: Vec<_> = self.ledger.assigned().collect();
         self.watchdog.keep(&assigned);
-        let waits = self.stage.in_flight() > 0 || self.polled_only || self.is_broker_away;
+        let waits = self.polled_only || self.is_broker_away;
         let mut asked = Vec::new();
         for at in assigned {
             let Some(committed) = self.ledger.committed_offset(at) else {
@@ -107,6 +107,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             let is_unknown = self.ledger.begins(at).is_none();
             let is_waiting = is_unknown
                 || waits
+                || self.ledger.has_open(at)
                 || self.is_braked(at)
                 || self.restoring.contains_key(&source)
                 || self.growing.contains(&source)

@@ -4,7 +4,7 @@
 //! of its retry topics with the same number, on a second consumer that is no member of the group: an
 //! assignor would give them to others. To the pump they come and go with their source.
 //!
-//! A record is handed out when it is due, and not before. What is not due holds its partition: the
+//! A record is handed out when it is due, and not before. What is not due lets its partition wait: the
 //! partition is paused, and read again from that record on when its time has come. Records of one retry
 //! topic were parked for the same time, so nobody waits behind one that is due later.
 
@@ -29,7 +29,7 @@ struct Lane {
     /// What is read next.
     next: StartAt,
     /// The time of the record that is read next, where it is not due yet. The partition is paused then.
-    held_until_ms: Option<i64>,
+    waits_until_ms: Option<i64>,
     /// The pump wants nothing of it for now.
     is_paused: bool,
 }
@@ -64,7 +64,7 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 impl<S: Source> Side<S> {
-    /// Looks through a batch: what is due moves its lane on, what is not holds it.
+    /// Looks through a batch: what is due moves its lane on, what is not lets it wait.
     fn admit(&mut self, batch: &S::Batch, now_ms: i64) -> Vec<bool> {
         let lanes = &mut self.lanes;
         self.consumer
@@ -75,13 +75,13 @@ impl<S: Source> Side<S> {
                     return false;
                 };
                 let is_behind = matches!(lane.next, StartAt::Offset(next) if record.offset < next);
-                if is_behind || lane.held_until_ms.is_some() {
+                if is_behind || lane.waits_until_ms.is_some() {
                     return false;
                 }
                 let due_ms = parking::due_ms(&record);
                 if due_ms > now_ms {
                     lane.next = StartAt::Offset(record.offset);
-                    lane.held_until_ms = Some(due_ms);
+                    lane.waits_until_ms = Some(due_ms);
                     return false;
                 }
                 lane.next = StartAt::Offset(record.offset.next());
@@ -90,30 +90,30 @@ impl<S: Source> Side<S> {
             .collect()
     }
 
-    /// What was read, what of it is handed out, and whether the partitions that are held could be paused:
+    /// What was read, what of it is handed out, and whether the partitions that wait could be paused:
     /// where they could not, what comes of them is only read in vain.
     fn read(&mut self, most: usize, now_ms: i64) -> ((S::Batch, Vec<bool>), Result<(), StreamError>) {
-        let held_before: Vec<_> = self.held().collect();
+        let waiting_before: Vec<_> = self.waiting().collect();
         let batch = self.consumer.read(Duration::ZERO, most);
         let admitted = self.admit(&batch, now_ms);
-        let held: Vec<_> = self.held().filter(|at| !held_before.contains(at)).collect();
-        let paused = if held.is_empty() {
+        let waiting: Vec<_> = self.waiting().filter(|at| !waiting_before.contains(at)).collect();
+        let paused = if waiting.is_empty() {
             Ok(())
         } else {
-            self.consumer.pause(&held)
+            self.consumer.pause(&waiting)
         };
         ((batch, admitted), paused)
     }
 
-    fn held(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+    fn waiting(&self) -> impl Iterator<Item = TopicPartition> + '_ {
         self.lanes
             .iter()
-            .filter(|(_, lane)| lane.held_until_ms.is_some())
+            .filter(|(_, lane)| lane.waits_until_ms.is_some())
             .map(|(at, _)| *at)
     }
 
     fn next_due_ms(&self) -> Option<i64> {
-        self.lanes.values().filter_map(|lane| lane.held_until_ms).min()
+        self.lanes.values().filter_map(|lane| lane.waits_until_ms).min()
     }
 
     /// Reads on where a record has become due.
@@ -121,7 +121,7 @@ impl<S: Source> Side<S> {
         let due: Vec<_> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| lane.held_until_ms.is_some_and(|until| until <= now_ms))
+            .filter(|(_, lane)| lane.waits_until_ms.is_some_and(|until| until <= now_ms))
             .map(|(at, lane)| (*at, lane.next))
             .collect();
         if due.is_empty() {
@@ -131,7 +131,7 @@ impl<S: Source> Side<S> {
         if read_on.is_err() {
             for (at, _) in &due {
                 if let Some(lane) = self.lanes.get_mut(at) {
-                    lane.held_until_ms = Some(now_ms.saturating_add(SEEK_PAUSE_MS));
+                    lane.waits_until_ms = Some(now_ms.saturating_add(SEEK_PAUSE_MS));
                 }
             }
         }
@@ -149,7 +149,7 @@ impl<S: Source> Side<S> {
         for (at, start) in starts {
             if let Some(lane) = self.lanes.get_mut(at) {
                 lane.next = *start;
-                if lane.held_until_ms.take().is_some() && !lane.is_paused {
+                if lane.waits_until_ms.take().is_some() && !lane.is_paused {
                     readable.push(*at);
                 }
             }
@@ -167,7 +167,7 @@ impl<S: Source> Side<S> {
         let (still, free): (Vec<_>, Vec<_>) = self
             .lanes
             .iter()
-            .map(|(at, lane)| (*at, lane.is_paused || lane.held_until_ms.is_some()))
+            .map(|(at, lane)| (*at, lane.is_paused || lane.waits_until_ms.is_some()))
             .partition(|(_, is_still)| *is_still);
         let places =
             |list: Vec<(TopicPartition, bool)>| -> Vec<_> { list.into_iter().map(|(at, _)| at).collect() };
@@ -181,7 +181,7 @@ impl<S: Source> Side<S> {
         for at in partitions {
             if let Some(lane) = self.lanes.get_mut(at) {
                 lane.is_paused = is_paused;
-                if lane.held_until_ms.is_none() {
+                if lane.waits_until_ms.is_none() {
                     changed.push(*at);
                 }
             }
@@ -283,7 +283,7 @@ impl<S: Source> Source for Retrying<S> {
             for (at, next) in retries {
                 let lane = Lane {
                     next,
-                    held_until_ms: None,
+                    waits_until_ms: None,
                     is_paused: false,
                 };
                 side.lanes.insert(at, lane);
@@ -366,11 +366,11 @@ impl<S: Source> Source for Retrying<S> {
             positions = self.main.positions(&sources)?;
         }
         if let Some(side) = &self.side {
-            // The client has read a record that is held, and the pump has not.
+            // The client has read a record that waits, and the pump has not.
             retries.retain(|at| {
                 side.lanes
                     .get(at)
-                    .is_some_and(|lane| lane.held_until_ms.is_none())
+                    .is_some_and(|lane| lane.waits_until_ms.is_none())
             });
             if !retries.is_empty() {
                 positions.extend(side.consumer.positions(&retries)?);
@@ -381,7 +381,7 @@ impl<S: Source> Source for Retrying<S> {
 
     fn is_waiting(&self, at: TopicPartition) -> bool {
         let lane = self.side.as_ref().and_then(|side| side.lanes.get(&at));
-        lane.is_some_and(|lane| lane.held_until_ms.is_some())
+        lane.is_some_and(|lane| lane.waits_until_ms.is_some())
     }
 
     fn take_complaint(&mut self) -> Option<StreamError> {

@@ -4,6 +4,8 @@
 //! A task always reports, also when its handler panics or its partition is given up, so that nothing
 //! waits for a word that never comes.
 
+mod turns;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +25,10 @@ use crate::parking::{Origin, RetryPlan};
 use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, Place};
+use crate::settings::Ordering;
 use crate::source::retry::now_ms;
-use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, cause_of};
+use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, Wake, cause_of};
+use turns::{Turn, Turns};
 
 /// The code of a dead letter whose work may have had its effect, and nobody could say.
 const OUTCOME_UNKNOWN: &str = "outcome_unknown";
@@ -34,6 +38,8 @@ struct Finished {
     ticket: Ticket,
     /// Where it came from a retry topic, what it is there.
     retried: Option<Retried>,
+    /// Where its key has an order, whose turn was this.
+    turn: Option<Turn>,
     /// `None` when its partition was given up meanwhile.
     ending: Result<Option<Ending>, StreamError>,
 }
@@ -46,7 +52,25 @@ struct Retried {
     place: Place,
 }
 
-pub(crate) struct Concurrent<H> {
+/// How records are worked on.
+#[derive(Clone)]
+pub(crate) struct ConcurrentConfig {
+    /// How many can be in flight at once: the budget and one batch.
+    pub most: usize,
+    pub attempt_limit: Duration,
+    pub ordering: Ordering,
+    /// With an order per key: how long a record waits in its place whose attempts were over, each time.
+    pub delays_in_place: Arc<[Duration]>,
+}
+
+/// A record that is about to be worked on.
+struct Started<H: ConcurrentHandler> {
+    ticket: Ticket,
+    retried: Option<Retried>,
+    work: Work<H>,
+}
+
+pub(crate) struct Concurrent<H: ConcurrentHandler> {
     handler: Arc<H>,
     runtime: Handle,
     done: mpsc::Sender<Finished>,
@@ -54,13 +78,14 @@ pub(crate) struct Concurrent<H> {
     in_flight: usize,
     /// Ends the tasks of a partition that is given up: its next owner does their work.
     tokens: HashMap<TopicPartition, CancellationToken>,
-    attempt_limit: Duration,
+    config: ConcurrentConfig,
+    /// With an order per key: those that wait for others of their key.
+    turns: Turns<Started<H>>,
 }
 
 impl<H: ConcurrentHandler> Concurrent<H> {
-    /// `most` is how many records can be in flight at once: the budget and one batch.
-    pub fn new(handler: Arc<H>, runtime: Handle, most: usize, attempt_limit: Duration) -> Self {
-        let (done, finished) = mpsc::channel(most.max(1));
+    pub fn new(handler: Arc<H>, runtime: Handle, config: ConcurrentConfig) -> Self {
+        let (done, finished) = mpsc::channel(config.most.max(1));
         Self {
             handler,
             runtime,
@@ -68,8 +93,40 @@ impl<H: ConcurrentHandler> Concurrent<H> {
             finished,
             in_flight: 0,
             tokens: HashMap::new(),
-            attempt_limit,
+            config,
+            turns: Turns::default(),
         }
+    }
+
+    /// Lets a record be worked on, and its report wake the pump.
+    fn start(&mut self, started: Started<H>, turn: Option<Turn>, wake: &Arc<Wake>) {
+        let Started {
+            ticket,
+            retried,
+            work,
+        } = started;
+        let token = self.tokens.entry(ticket.at).or_default().clone();
+        let reporter = Reporter::new(
+            self.done.clone(),
+            Arc::clone(wake),
+            Finished {
+                ticket,
+                retried: None,
+                turn,
+                ending: Err(panicked()),
+            },
+        );
+        self.runtime.spawn(async move {
+            let ending = token.run_until_cancelled(work.run()).await.transpose();
+            reporter
+                .report(Finished {
+                    ticket,
+                    retried,
+                    turn,
+                    ending,
+                })
+                .await;
+        });
     }
 }
 
@@ -115,30 +172,28 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
             origin,
             plan: desk.plan.clone(),
             retry: desk.retry,
-            attempt_limit: self.attempt_limit,
+            attempt_limit: self.config.attempt_limit,
+            delays_in_place: Arc::clone(&self.config.delays_in_place),
             metrics: desk.metrics.clone(),
         };
-        let token = self.tokens.entry(record.at).or_default().clone();
-        let reporter = Reporter::new(
-            self.done.clone(),
-            Arc::clone(desk.wake),
-            Finished {
-                ticket,
-                retried: None,
-                ending: Err(panicked()),
-            },
-        );
-        self.runtime.spawn(async move {
-            let ending = token.run_until_cancelled(work.run()).await.transpose();
-            reporter
-                .report(Finished {
-                    ticket,
-                    retried,
-                    ending,
-                })
-                .await;
-        });
+        let started = Started {
+            ticket,
+            retried,
+            work,
+        };
         self.in_flight += 1;
+        let turn = match (self.config.ordering, record.key) {
+            (Ordering::PerKey, Some(key)) => Some(self.turns.of(&ticket, key)),
+            // Records without a key are of nobody in common.
+            (Ordering::PerKey, None) | (Ordering::Any, _) => None,
+        };
+        let now = match turn {
+            Some(turn) => self.turns.take(turn, started),
+            None => Some(started),
+        };
+        if let Some(started) = now {
+            self.start(started, turn, desk.wake);
+        }
         Ok(())
     }
 
@@ -150,8 +205,14 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
             let Finished {
                 ticket,
                 retried,
+                turn,
                 ending,
             } = finished;
+            if let Some(turn) = turn
+                && let Some(next) = self.turns.pass(turn)
+            {
+                self.start(next, Some(turn), desk.wake);
+            }
             let Some(ending) = ending? else { continue };
             if let Some(retried) = retried.filter(|_| desk.ledger.is_current(&ticket)) {
                 let Retried { origin, key, place } = retried;
@@ -163,6 +224,7 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
     }
 
     fn given_up(&mut self, partitions: &[TopicPartition]) {
+        self.in_flight = self.in_flight.saturating_sub(self.turns.give_up(partitions));
         for at in partitions {
             if let Some(token) = self.tokens.remove(at) {
                 token.cancel();
@@ -197,6 +259,7 @@ struct Work<H: ConcurrentHandler> {
     plan: RetryPlan,
     retry: RetryPolicy,
     attempt_limit: Duration,
+    delays_in_place: Arc<[Duration]>,
     metrics: StreamMetrics,
 }
 
@@ -205,6 +268,8 @@ impl<H: ConcurrentHandler> Work<H> {
         let before = self.origin.attempts;
         let mut spent = Duration::ZERO;
         let (mut here, mut away) = (1, 0);
+        // With an order per key the record waits in its place: what its attempts were before is over then.
+        let (mut before_wait, mut waits) = (0, self.delays_in_place.iter());
         let failure = loop {
             let (result, took) = self.attempt(before.saturating_add(here)).await;
             let failure = match result {
@@ -220,10 +285,19 @@ impl<H: ConcurrentHandler> Work<H> {
                     code, retry_after, ..
                 } => {
                     spent += took;
-                    let Some(pause) = self.retry.next_pause(here, spent, *retry_after) else {
-                        break failure;
+                    let pause = match self.retry.next_pause(here - before_wait, spent, *retry_after) {
+                        Some(pause) => {
+                            spent += pause;
+                            pause
+                        }
+                        None => {
+                            let Some(wait) = waits.next() else {
+                                break failure;
+                            };
+                            (before_wait, spent) = (here, Duration::ZERO);
+                            *wait
+                        }
                     };
-                    spent += pause;
                     here += 1;
                     (code, pause)
                 }

@@ -1,4 +1,5 @@
 //! What the tests of workers share: a broker with topics of their own, and a worker in a task.
+#![allow(dead_code)] // Each test uses its part.
 
 use std::time::Duration;
 
@@ -29,7 +30,12 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new(partitions: i32) -> Self {
-        let bench = Self::without_topics().await;
+        Self::on(TestBroker::start().await, partitions).await
+    }
+
+    /// On a broker that the test has chosen.
+    pub async fn on(broker: TestBroker, partitions: i32) -> Self {
+        let bench = Self::without_topics_on(broker);
         bench.observer.create_topic(&bench.input, partitions).await;
         bench.observer.create_topic(&bench.output, partitions).await;
         bench
@@ -40,7 +46,10 @@ impl Bench {
     }
 
     pub async fn without_topics() -> Self {
-        let broker = TestBroker::start().await;
+        Self::without_topics_on(TestBroker::start().await)
+    }
+
+    fn without_topics_on(broker: TestBroker) -> Self {
         let (input, output, group) = (broker.name("in"), broker.name("out"), broker.name("group"));
         let events = broker.name("events");
         Self {

@@ -15,6 +15,7 @@ mod line;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct FakeGateway {
 struct Shared {
     ledger: Mutex<Ledger>,
     faults: Mutex<GatewayFaults>,
+    /// Requests that met one of them.
+    struck: AtomicU64,
     /// Everybody gets this status, before anything else.
     refusal: Mutex<Option<u16>>,
     /// Who does not send this token gets 401.
@@ -119,6 +122,11 @@ impl FakeGateway {
             .sum()
     }
 
+    /// How many requests met a fault that was drawn.
+    pub fn struck(&self) -> u64 {
+        self.shared.struck.load(Ordering::SeqCst)
+    }
+
     /// From now on these faults happen.
     pub fn set_faults(&self, faults: GatewayFaults) {
         *locked(&self.shared.faults) = faults;
@@ -158,6 +166,17 @@ impl Drop for FakeGateway {
     }
 }
 
+impl Shared {
+    fn strike(&self) {
+        self.struck.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn struck_with(&self, answer: Response) -> Response {
+        self.strike();
+        answer
+    }
+}
+
 type Gateway = State<Arc<Shared>>;
 
 async fn list(State(shared): Gateway) -> Response {
@@ -177,9 +196,10 @@ async fn lookup(State(shared): Gateway, Path(key): Path<String>, headers: Header
     let nth = locked(&shared.ledger).look(&key);
     let (fault, faults) = draw(&shared, Subject::Lookup, &key, nth);
     match fault {
-        Some(Fault::Fails) => status(500),
-        Some(Fault::Throttles) => throttled(&faults),
+        Some(Fault::Fails) => shared.struck_with(status(500)),
+        Some(Fault::Throttles) => shared.struck_with(throttled(&faults)),
         Some(Fault::IsSlow) => {
+            shared.strike();
             tokio::time::sleep(faults.slow_delay).await;
             known(&shared, &key)
         }
@@ -213,8 +233,8 @@ async fn charge(
     let nth = locked(&shared.ledger).ask(&key, &order.order_id, &order.amount);
     let (fault, faults) = draw(&shared, Subject::Charge, &key, nth);
     match fault {
-        Some(Fault::Fails) => return status(500),
-        Some(Fault::Throttles) => return throttled(&faults),
+        Some(Fault::Fails) => return shared.struck_with(status(500)),
+        Some(Fault::Throttles) => return shared.struck_with(throttled(&faults)),
         Some(Fault::LosesAnswer | Fault::IsSlow) | None => {}
     }
     let turn = locked(&shared.ledger).begin(&key);
@@ -223,6 +243,7 @@ async fn charge(
         Turn::InProgress => return status(409),
         Turn::Yours => {
             let delay = if fault == Some(Fault::IsSlow) {
+                shared.strike();
                 faults.slow_delay
             } else {
                 faults.delay
@@ -237,7 +258,7 @@ async fn charge(
         }
     };
     if fault == Some(Fault::LosesAnswer) {
-        return connection.cut();
+        return shared.struck_with(connection.cut());
     }
     settled(outcome)
 }

@@ -33,7 +33,8 @@ pub(in crate::verify) struct Standing<'a> {
     pub partition: i32,
     pub committed: Option<i64>,
     pub begin: i64,
-    pub last_stable: i64,
+    /// Behind the last record that can be read.
+    pub end: i64,
     /// Its offset is part of a transaction that is open.
     pub unstable: bool,
 }
@@ -42,7 +43,7 @@ impl Standing<'_> {
     /// Records that the group has not finished; below 0 where it says to have finished more than there is.
     pub fn lag(&self) -> i64 {
         let from = self.committed.map_or(self.begin, |next| next.max(self.begin));
-        self.last_stable - from
+        self.end - from
     }
 }
 
@@ -227,7 +228,7 @@ impl Judge {
             let committed = standing
                 .committed
                 .map_or_else(|| "nothing".to_owned(), |next| next.to_string());
-            let end = standing.last_stable;
+            let end = standing.end;
             example(format!(
                 "`{group}` has committed {committed}, and the end is {end}"
             ))

@@ -24,6 +24,7 @@ struct Scripted {
     /// How long each attempt takes, and how long it has to wait before it.
     takes: Duration,
     waits: Duration,
+    delays_in_place: Vec<Duration>,
     numbers: Mutex<Vec<u32>>,
     places: Arc<Mutex<usize>>,
 }
@@ -114,6 +115,7 @@ async fn run(handler: Scripted) -> (Vec<u32>, Vec<OutputRecord>, Option<(String,
             deadline: Duration::from_secs(2),
         },
         attempt_limit: Duration::from_secs(30),
+        delays_in_place: handler.delays_in_place.clone().into(),
         metrics: StreamMetrics::register(&Registry::new()).expect("fresh registry"),
     };
     let ending = work.run().await.expect("goes on");
@@ -198,4 +200,23 @@ async fn poison_ends_at_once_and_without_a_last_word() {
     let (numbers, outputs, letter) = run(handler).await;
     assert_eq!(numbers, [1]);
     assert_eq!((outputs, letter), (Vec::new(), Some(("bad".to_owned(), 1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_an_order_per_key_a_record_waits_in_its_place_as_long_as_it_would_in_retry_topics() {
+    let began = Instant::now();
+    let handler = Scripted {
+        // Longer than attempts in place may take: each visit is one attempt.
+        takes: Duration::from_secs(2),
+        delays_in_place: vec![Duration::from_secs(5), Duration::from_secs(60)],
+        last_words: Mutex::new([Ok(LastWord::GaveUp(output("gave up")))].into()),
+        ..Scripted::default()
+    };
+    let (numbers, outputs, letter) = run(handler).await;
+    assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(
+        (outputs, letter),
+        (output("gave up"), Some(("refused".to_owned(), 3)))
+    );
+    assert_eq!(began.elapsed(), Duration::from_secs(2 + 5 + 2 + 60 + 2));
 }

@@ -276,14 +276,14 @@ impl Run {
             judge.extent(topic, 0, extent);
         }
         self.tell(&mut judge);
-        let (committed, last_stable, unstable) = self.standing;
+        let (committed, end, unstable) = self.standing;
         judge.standing(&Standing {
             group: "fraud-group",
             topic: "orders",
             partition: 0,
             committed,
             begin: 0,
-            last_stable,
+            end,
             unstable,
         });
         judge.ends("payments", 0, self.output_ends.0, self.output_ends.1);
