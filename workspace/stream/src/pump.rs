@@ -30,9 +30,9 @@ use watchdog::Watchdog;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use service::Heartbeat;
+use service::{Heartbeat, now_ms};
 
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
@@ -361,10 +361,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .metrics
             .in_work_bytes
             .set(i64::try_from(used.bytes).unwrap_or(i64::MAX));
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| now.as_millis());
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let now_ms = now_ms();
         for at in self.ledger.assigned() {
             let (Some(frontier), Some(end)) = (self.ledger.frontier(at), self.source.high_watermark(at))
             else {

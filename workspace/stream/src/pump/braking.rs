@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use service::Health;
+use service::{Health, now_ms};
 
 use super::Pump;
 use crate::brake::{Brake, BrakeLimits, brake_name};
@@ -16,7 +16,6 @@ use crate::ledger::{Commit, Volume};
 use crate::position::TopicPartition;
 use crate::release::{ReleaseConfig, ReleaseWatch};
 use crate::source::Source;
-use crate::source::retry::now_ms;
 use crate::stage::Stage;
 use crate::unit_of_work::{Committed, UnitOfWork};
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::now_ms;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -23,7 +24,6 @@ use crate::parking::{Origin, RetryPlan};
 use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, Place};
-use crate::source::retry::now_ms;
 use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, cause_of};
 
 /// The code of a dead letter whose work may have had its effect, and nobody could say.
