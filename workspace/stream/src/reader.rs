@@ -1,6 +1,7 @@
 //! Reading a topic from its start to its end, without a group: for counts, verdicts and the report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::admin;
@@ -28,6 +29,29 @@ pub async fn read_to_end(
     let Some(partitions) = admin::topics(settings, "reader").await?.get(topic).copied() else {
         return Ok(0);
     };
+    let ends = (0..partitions).map(|partition| (Partition(partition), Offset(i64::MAX)));
+    let each = move |record: &Record<'_>| {
+        each(record);
+        ControlFlow::Continue(())
+    };
+    read_until(settings, topic, &ends.collect(), idle_limit, each).await
+}
+
+/// Reads as [`read_to_end`] does, but these partitions alone, no record at its offset here or behind it,
+/// and no further than `each` says. `each` may take its time: the reader is no member of a group.
+///
+/// # Errors
+/// As [`read_to_end`].
+pub async fn read_until(
+    settings: &KafkaSettings,
+    topic: &str,
+    ends: &BTreeMap<Partition, Offset>,
+    idle_limit: Duration,
+    mut each: impl FnMut(&Record<'_>) -> ControlFlow<()> + Send + 'static,
+) -> Result<u64, StreamError> {
+    if ends.is_empty() {
+        return Ok(0);
+    }
     let mut properties = settings.properties("reader");
     let stream = StreamSettings {
         prefetch_kbytes: 16_384,
@@ -38,7 +62,7 @@ pub async fn read_to_end(
     properties.push(("fetch.wait.max.ms".to_owned(), "10".to_owned()));
     // Harmless here: this reader neither pauses nor shares its partitions.
     properties.push(("enable.partition.eof".to_owned(), "true".to_owned()));
-    let (brokers, topic) = (settings.brokers.clone(), topic.to_owned());
+    let (brokers, topic, ends) = (settings.brokers.clone(), topic.to_owned(), ends.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut consumer = Consumer::open(
             &brokers,
@@ -48,15 +72,16 @@ pub async fn read_to_end(
         )?;
         let at = |partition| TopicPartition {
             topic: TopicIndex(0),
-            partition: Partition(partition),
+            partition,
         };
-        let mut unfinished: BTreeSet<TopicPartition> = (0..partitions).map(at).collect();
+        let end_of = |at: TopicPartition| ends.get(&at.partition).copied().unwrap_or(Offset(0));
+        let mut unfinished: BTreeSet<TopicPartition> = ends.keys().copied().map(at).collect();
         let starts: Vec<_> = unfinished.iter().map(|at| (*at, StartAt::Earliest)).collect();
         consumer.assign(&starts)?;
         let (mut count, mut heard) = (0, Instant::now());
         // The client may go back by itself, to an answer about offsets that has become outdated.
         let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        while !unfinished.is_empty() {
+        'reading: while !unfinished.is_empty() {
             let batch = consumer.read(READ_STEP, BATCH);
             for entry in consumer.entries(&batch) {
                 match entry {
@@ -66,8 +91,17 @@ pub async fn read_to_end(
                             continue;
                         }
                         next.insert(record.at, record.offset.next());
-                        count += 1;
-                        each(&record);
+                        let end = end_of(record.at);
+                        if record.offset < end {
+                            count += 1;
+                            if each(&record).is_break() {
+                                break 'reading;
+                            }
+                            heard = Instant::now();
+                        }
+                        if record.offset.next() >= end {
+                            unfinished.remove(&record.at);
+                        }
                     }
                     Entry::Record(_) => {}
                     Entry::EndOfPartition(at, _) => {
@@ -91,7 +125,7 @@ pub async fn read_to_end(
             }
         }
         if let Err(error) = consumer.close(Duration::from_secs(3)) {
-            tracing::debug!(%error, "closing a reader that has read everything");
+            tracing::debug!(%error, "closing a reader");
         }
         Ok(count)
     });
