@@ -3,12 +3,12 @@
 //! What makes it safe to stop, to kill and to run twice:
 //! - A batch is one transaction: the records for the retry topic, the marks that say that these letters were
 //!   dealt with, and the event. It counts as a whole or not at all, so no letter is replayed without its mark.
-//! - All who act share one transactional id. Whoever comes later shuts the earlier one out before it reads
-//!   what was marked, so that everything which the other did is seen, and nothing can be added to it. The one
-//!   that was shut out ends with 75.
-//! - Where topics of dead letters end is asked after that, and everything is read up to there: a letter that
-//!   comes because its replay failed again waits for the next run. And it is waited until no transaction is
-//!   open before that end, for a mark behind it would not be seen.
+//! - All who act on one topic share one transactional id. Whoever comes later shuts the earlier one out before
+//!   it reads what was marked, so that everything which the other did is seen, and nothing can be added to it.
+//!   The one that was shut out ends with 75.
+//! - Where the topic ends is asked after that, and everything is read up to there: a letter that comes because
+//!   its replay failed again waits for the next run. And it is waited until no transaction is open before that
+//!   end, for a mark behind it would not be seen.
 //! - A dry run only reads.
 
 use std::collections::BTreeMap;
@@ -28,8 +28,11 @@ use super::letter::{Letter, printable};
 use super::mark::{Act, State};
 use super::{MOST_CODES, Reading};
 
-/// All who act on dead letters of a cluster have this one.
-pub(super) const TRANSACTIONAL_ID: &str = "orderflow-dlq";
+/// What all have who act on this topic of dead letters.
+pub(super) fn transactional_id(topic: &str) -> String {
+    format!("orderflow-dlq-{topic}")
+}
+
 /// Letters that a dry run shows.
 const MOST_SHOWN: usize = 20;
 /// While it waits for its rate it looks so often whether it shall stop.
@@ -103,34 +106,49 @@ impl Tally {
 pub(super) struct Acting {
     deed: Deed,
     manner: Manner,
-    /// `None` for a dry run.
+    /// That of the topic at hand; `None` for a dry run.
     publisher: Option<TransactionalPublisher>,
     is_dry: bool,
     batch: Batch,
     tally: Tally,
     failure: Option<Exit>,
     stop: Arc<AtomicBool>,
-    began: Instant,
 }
 
 impl Acting {
-    pub fn new(
-        deed: Deed,
-        manner: Manner,
-        publisher: Option<TransactionalPublisher>,
-        stop: Arc<AtomicBool>,
-    ) -> Self {
+    pub fn new(deed: Deed, manner: Manner, is_dry: bool, stop: Arc<AtomicBool>) -> Self {
         Self {
             deed,
             manner,
-            is_dry: publisher.is_none(),
-            publisher,
+            is_dry,
+            publisher: None,
             batch: Batch::default(),
             tally: Tally::default(),
             failure: None,
             stop,
-            began: Instant::now(),
         }
+    }
+
+    pub const fn is_dry(&self) -> bool {
+        self.is_dry
+    }
+
+    /// From now on letters are of the topic that this publisher is for.
+    pub fn begin(&mut self, publisher: TransactionalPublisher) {
+        self.publisher = Some(publisher);
+    }
+
+    /// Deals with what is left of the topic at hand, and lets go of it. Blocks.
+    pub fn end(&mut self) {
+        if self.failure.is_none() {
+            self.failure = self.publish().err();
+        }
+        self.publisher = None;
+    }
+
+    /// Whether no more letters are wanted.
+    pub fn is_over(&self) -> bool {
+        self.failure.is_some() || self.tally.chosen >= self.manner.limit || self.stop.load(Ordering::Acquire)
     }
 
     /// Letters of a transaction: with a rate no more than of half a second, so that they come evenly.
@@ -144,6 +162,7 @@ impl Acting {
         let Some(publisher) = self.publisher.take().filter(|_| batch.len() > 0) else {
             return Ok(());
         };
+        let began = Instant::now();
         let (state, reason) = match &self.deed {
             Deed::Replay(_) => (State::Replayed, None),
             Deed::Discard { reason } => (State::Discarded, Some(reason.clone())),
@@ -154,7 +173,7 @@ impl Acting {
             at: now_ms(),
             reason,
         };
-        let records = batch.records(&act, &self.manner.events, rand::random)?;
+        let records = batch.records(&act, &self.manner.events, rand::random())?;
         match publisher.publish(&records) {
             Ok(publisher) => self.publisher = Some(publisher),
             Err(error) => return Err(self.failed(error)),
@@ -165,7 +184,7 @@ impl Acting {
             let (command, done) = (self.deed.name(), self.tally.done);
             tracing::info!(command, done, "going on");
         }
-        self.keep_the_rate();
+        self.keep_the_rate(batch.len(), began);
         Ok(())
     }
 
@@ -187,12 +206,12 @@ impl Acting {
         }
     }
 
-    /// Waits until one more batch is within the rate.
-    fn keep_the_rate(&self) {
+    /// Waits until one more batch is within the rate; time in which nothing was done is no credit.
+    fn keep_the_rate(&self, letters: usize, began: Instant) {
         let Some(rate) = self.manner.rate else { return };
-        let due = Duration::from_secs_f64(self.tally.done as f64 / f64::from(rate));
+        let due = Duration::from_secs_f64(letters as f64 / f64::from(rate));
         while !self.stop.load(Ordering::Acquire) {
-            let left = due.saturating_sub(self.began.elapsed());
+            let left = due.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return;
             }
@@ -200,65 +219,6 @@ impl Acting {
         }
     }
 
-    /// Deals with what is left. Blocks.
-    pub fn finish(mut self) -> Finished {
-        if self.failure.is_none() {
-            self.failure = self.publish().err();
-        }
-        Finished {
-            is_stopped: self.stop.load(Ordering::Acquire),
-            deed: self.deed,
-            by: self.manner.by,
-            is_dry: self.is_dry,
-            tally: self.tally,
-            failure: self.failure,
-        }
-    }
-}
-
-impl Reading for Acting {
-    fn take(&mut self, letter: Letter) -> ControlFlow<()> {
-        if self.tally.chosen >= self.manner.limit || self.stop.load(Ordering::Acquire) {
-            return ControlFlow::Break(());
-        }
-        let target = match &self.deed {
-            Deed::Discard { .. } => Ok(None),
-            Deed::Replay(retries) => retries.target(&letter).map(Some),
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(unfit) => {
-                *self.tally.left_out.entry(unfit).or_default() += 1;
-                return ControlFlow::Continue(());
-            }
-        };
-        self.tally
-            .choose(&letter, target.as_ref().map(|(_, to)| to.as_str()));
-        if self.is_dry {
-            return ControlFlow::Continue(());
-        }
-        self.batch.add(Chosen { letter, target });
-        if self.batch.is_full(self.batch_size())
-            && let Err(failure) = self.publish()
-        {
-            self.failure = Some(failure);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// What came of it.
-pub(super) struct Finished {
-    deed: Deed,
-    by: String,
-    is_dry: bool,
-    is_stopped: bool,
-    tally: Tally,
-    failure: Option<Exit>,
-}
-
-impl Finished {
     /// For people.
     fn text(&self) -> String {
         let tally = &self.tally;
@@ -300,7 +260,7 @@ impl Finished {
             "done": self.tally.done,
             "left_out": left_out,
             "transactions": self.tally.transactions,
-            "by": self.by,
+            "by": self.manner.by,
         })
     }
 
@@ -316,7 +276,7 @@ impl Finished {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        if self.is_stopped {
+        if self.stop.load(Ordering::Acquire) {
             let count = tally.done;
             return Err(Exit::failed(format!(
                 "stopped before the end, {count} were {done}; the same command goes on with the others"
@@ -332,5 +292,37 @@ impl Finished {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Reading for Acting {
+    fn take(&mut self, letter: Letter) -> ControlFlow<()> {
+        if self.is_over() {
+            return ControlFlow::Break(());
+        }
+        let target = match &self.deed {
+            Deed::Discard { .. } => Ok(None),
+            Deed::Replay(retries) => retries.target(&letter).map(Some),
+        };
+        let target = match target {
+            Ok(target) => target,
+            Err(unfit) => {
+                *self.tally.left_out.entry(unfit).or_default() += 1;
+                return ControlFlow::Continue(());
+            }
+        };
+        self.tally
+            .choose(&letter, target.as_ref().map(|(_, to)| to.as_str()));
+        if self.is_dry {
+            return ControlFlow::Continue(());
+        }
+        self.batch.add(Chosen { letter, target });
+        if self.batch.is_full(self.batch_size())
+            && let Err(failure) = self.publish()
+        {
+            self.failure = Some(failure);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 }

@@ -1,5 +1,5 @@
-//! Dead letters that are dealt with together, and what is written then, all of it in one transaction: the
-//! records for the retry topics, a mark in each partition, and one event for each topic.
+//! Dead letters of one topic that are dealt with together, and what is written then, all of it in one
+//! transaction: the records for the retry topics, a mark in each partition, and an event.
 //!
 //! Everything is bounded: letters and bytes of a batch, and so the offsets of a mark and the places in an event.
 //!
@@ -63,50 +63,42 @@ impl Batch {
         self.chosen.len() >= most.min(MOST_LETTERS) || self.bytes >= MOST_BYTES
     }
 
-    /// Everything that is written.
-    pub fn records(
-        &self,
-        act: &Act,
-        events: &str,
-        mut random: impl FnMut() -> u64,
-    ) -> Result<Vec<PlacedRecord>, Exit> {
+    /// Everything that is written; `random` tells the event from others of the same millisecond.
+    pub fn records(&self, act: &Act, events: &str, random: u64) -> Result<Vec<PlacedRecord>, Exit> {
         let mut records: Vec<PlacedRecord> = self
             .chosen
             .iter()
             .filter_map(|chosen| retry(chosen, act))
             .collect();
-        let mut topics: BTreeMap<&str, Vec<&Chosen>> = BTreeMap::new();
+        let Some(first) = self.chosen.first() else {
+            return Ok(records);
+        };
+        let topic = &first.letter.topic;
+        let mut offsets: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
         for chosen in &self.chosen {
-            topics.entry(&chosen.letter.topic).or_default().push(chosen);
+            let (partition, offset) = chosen.letter.place();
+            offsets.entry(partition).or_default().push(offset);
         }
-        for (topic, chosen) in topics {
-            let mut offsets: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-            for letter in chosen.iter().map(|chosen| &chosen.letter) {
-                let (partition, offset) = letter.place();
-                offsets.entry(partition).or_default().push(offset);
-            }
-            let number = random();
-            for (partition, offsets) in offsets {
-                let act = act.clone();
-                let mark = Mark { act, offsets }.encode();
-                let (value, header) = mark.map_err(|error| Exit::bug(error.to_string()))?;
-                records.push(PlacedRecord {
-                    topic: topic.to_owned(),
-                    partition: Some(Partition(partition)),
-                    // No two marks have one key: a topic that is compacted keeps them all.
-                    key: Some(format!("dlq-mark:{number:016x}:{partition}").into_bytes()),
-                    value: Some(value),
-                    headers: vec![header],
-                });
-            }
+        for (partition, offsets) in offsets {
+            let act = act.clone();
+            let mark = Mark { act, offsets }.encode();
+            let (value, header) = mark.map_err(|error| Exit::bug(error.to_string()))?;
             records.push(PlacedRecord {
-                topic: events.to_owned(),
-                partition: None,
-                key: Some(format!("dlq:{topic}").into_bytes()),
-                value: Some(event(topic, &chosen, act, number)?),
-                headers: Vec::new(),
+                topic: topic.clone(),
+                partition: Some(Partition(partition)),
+                // No two marks have one key: a topic that is compacted keeps them all.
+                key: Some(format!("dlq-mark:{random:016x}:{partition}").into_bytes()),
+                value: Some(value),
+                headers: vec![header],
             });
         }
+        records.push(PlacedRecord {
+            topic: events.to_owned(),
+            partition: None,
+            key: Some(format!("dlq:{topic}").into_bytes()),
+            value: Some(event(topic, &self.chosen, act, random)?),
+            headers: Vec::new(),
+        });
         Ok(records)
     }
 }
@@ -130,7 +122,7 @@ fn retry(chosen: &Chosen, act: &Act) -> Option<PlacedRecord> {
 }
 
 /// What is kept of it with everything else that happens: which, who, when and why, and no bodies.
-fn event(topic: &str, chosen: &[&Chosen], act: &Act, number: u64) -> Result<Vec<u8>, Exit> {
+fn event(topic: &str, chosen: &[Chosen], act: &Act, number: u64) -> Result<Vec<u8>, Exit> {
     let letters: Vec<Value> = chosen
         .iter()
         .map(|chosen| {
@@ -230,18 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_writes_each_letter_a_mark_in_each_partition_and_an_event_of_each_topic() {
+    fn a_replay_writes_each_letter_a_mark_in_each_partition_and_an_event() {
         let mut batch = Batch::default();
-        for (topic, partition, offset) in [("a.dlq", 0, 1), ("a.dlq", 0, 2), ("a.dlq", 2, 8), ("b.dlq", 0, 1)]
-        {
+        for (topic, partition, offset) in [("a.dlq", 0, 1), ("a.dlq", 0, 2), ("a.dlq", 2, 8)] {
             batch.add(chosen(topic, partition, offset, true));
         }
-        let mut number = 0;
         let records = batch
-            .records(&act(State::Replayed), "order-events", || {
-                number += 1;
-                number
-            })
+            .records(&act(State::Replayed), "order-events", 1)
             .expect("records");
         let places: Vec<_> = records
             .iter()
@@ -258,11 +245,8 @@ mod tests {
                 ("orders.g.retry.5s", Some(0)),
                 ("orders.g.retry.5s", Some(0)),
                 ("orders.g.retry.5s", Some(2)),
-                ("orders.g.retry.5s", Some(0)),
                 ("a.dlq", Some(0)),
                 ("a.dlq", Some(2)),
-                ("order-events", None),
-                ("b.dlq", Some(0)),
                 ("order-events", None),
             ]
         );
@@ -274,8 +258,8 @@ mod tests {
         assert_eq!(records[0].value.as_deref(), Some(&b"the body"[..]));
         let mark = OwnedRecord {
             offset: Offset(50),
-            value: records[4].value.clone(),
-            headers: records[4].headers.clone(),
+            value: records[3].value.clone(),
+            headers: records[3].headers.clone(),
             ..batch.chosen[0].letter.record.clone()
         };
         assert!(is_mark(&mark.as_record()));
@@ -283,7 +267,7 @@ mod tests {
         marks.take(&mark.as_record());
         let states = [1, 2, 3].map(|offset| marks.state(0, offset));
         assert_eq!(states, [State::Replayed, State::Replayed, State::Open]);
-        let event: Value = serde_json::from_str(&text(&records[6])).expect("json");
+        let event: Value = serde_json::from_str(&text(&records[5])).expect("json");
         assert_eq!(event["eventType"], "dlq.replayed");
         assert_eq!(event["metadata"]["userId"], "me@here");
         assert_eq!(event["data"]["count"], 3);
@@ -302,7 +286,7 @@ mod tests {
         let mut batch = Batch::default();
         batch.add(chosen("a.dlq", 0, 1, false));
         let records = batch
-            .records(&act(State::Discarded), "order-events", || 1)
+            .records(&act(State::Discarded), "order-events", 1)
             .expect("records");
         assert_eq!(records.len(), 2);
         for record in &records {
@@ -324,7 +308,7 @@ mod tests {
         }
         assert_eq!(batch.len(), MOST_LETTERS);
         let records = batch
-            .records(&act(State::Replayed), "order-events", || 1)
+            .records(&act(State::Replayed), "order-events", 1)
             .expect("records");
         // Less than a tenth of what the topic takes.
         assert!(records.last().is_some_and(|event| event.size() < 100_000));

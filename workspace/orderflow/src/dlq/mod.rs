@@ -34,7 +34,7 @@ use stream::{KafkaSettings, Offset, Partition, Record, StreamError, StreamSettin
 
 use crate::cli::{ActArgs, DlqArgs, DlqCommand};
 use crate::cluster::{CONNECT_LIMIT, brokers_flag};
-use acting::{Acting, Deed, Manner, TRANSACTIONAL_ID};
+use acting::{Acting, Deed, Manner, transactional_id};
 use choice::Retries;
 use letter::{Filter, Letter, Rank};
 pub use mark::State;
@@ -311,21 +311,35 @@ async fn act(config: &Config, args: &DlqArgs, to_do: ToDo<'_>, process: &Process
         rate: to_do.args.rate,
         events: events.clone(),
     };
-    let topics = topics(config, args).await?;
-    let (publisher, ends) = if to_do.args.yes {
-        let publisher = open(config).await?;
-        (Some(publisher), settled_ends(config, &topics).await?)
-    } else {
-        (None, last_stable(config, &topics).await?)
-    };
     let stop = Arc::new(AtomicBool::new(false));
-    let acting = Acting::new(deed, manner, publisher, Arc::clone(&stop));
-    let reading = read(config, &topics, &ends, filter, acting);
-    let acting = stopping(&stop, process, reading).await?;
-    let finished = tokio::task::spawn_blocking(move || acting.finish()).await;
-    finished
-        .map_err(|error| Exit::bug(error.to_string()))?
-        .tell(to_do.args.json)
+    let mut acting = Acting::new(deed, manner, !to_do.args.yes, Arc::clone(&stop));
+    for topic in topics(config, args).await? {
+        let work = act_on(config, topic, filter.clone(), acting);
+        acting = stopping(&stop, process, work).await?;
+        if acting.is_over() {
+            break;
+        }
+    }
+    acting.tell(to_do.args.json)
+}
+
+/// Acts on the letters of one topic.
+async fn act_on(config: &Config, topic: String, filter: Filter, mut acting: Acting) -> Result<Acting, Exit> {
+    let topics = [topic];
+    let mut ends = last_stable(config, &topics).await?;
+    if ends.is_empty() {
+        return Ok(acting);
+    }
+    if !acting.is_dry() {
+        acting.begin(open(config, &topics).await?);
+        ends = settled_ends(config, &topics).await?;
+    }
+    let mut acting = read(config, &topics, &ends, filter, acting).await?;
+    let ended = tokio::task::spawn_blocking(move || {
+        acting.end();
+        acting
+    });
+    ended.await.map_err(|error| Exit::bug(error.to_string()))
 }
 
 /// Waits for the work, and has it stop between two batches when the process is told to.
@@ -340,11 +354,11 @@ async fn stopping<T>(stop: &AtomicBool, process: &Process, work: impl Future<Out
     }
 }
 
-/// Shuts out whoever else acts.
-async fn open(config: &Config) -> Result<TransactionalPublisher, Exit> {
-    let kafka = config.kafka.clone();
+/// Shuts out whoever else acts on the topic.
+async fn open(config: &Config, [topic]: &[String; 1]) -> Result<TransactionalPublisher, Exit> {
+    let (kafka, id) = (config.kafka.clone(), transactional_id(topic));
     let opened = tokio::task::spawn_blocking(move || {
-        TransactionalPublisher::open(&kafka, INFO.name, TRANSACTIONAL_ID, CONNECT_LIMIT)
+        TransactionalPublisher::open(&kafka, INFO.name, &id, CONNECT_LIMIT)
     });
     let opened = opened.await.map_err(|error| Exit::bug(error.to_string()))?;
     Ok(opened?)
