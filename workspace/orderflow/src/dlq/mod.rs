@@ -401,6 +401,12 @@ async fn settled_ends(config: &Config, topics: &[String]) -> Result<Ends, Exit> 
     }
 }
 
+/// A reading, and whether it wants no more.
+struct Taking<R> {
+    reading: R,
+    is_over: bool,
+}
+
 /// Reads every dead letter that is wanted.
 async fn read<R: Reading>(
     config: &Config,
@@ -409,14 +415,17 @@ async fn read<R: Reading>(
     filter: Filter,
     reading: R,
 ) -> Result<R, Exit> {
-    let shared = Arc::new(Mutex::new((reading, false)));
+    let shared = Arc::new(Mutex::new(Taking {
+        reading,
+        is_over: false,
+    }));
     let filter = Arc::new(filter);
     for topic in topics {
         let of_topic = ends.iter().filter(|((name, _), _)| name == topic);
         let ends: BTreeMap<Partition, Offset> =
             of_topic.map(|((_, partition), end)| (*partition, *end)).collect();
         let marks = marks(config, topic, &ends).await?;
-        if lock(&shared).1 {
+        if lock(&shared).is_over {
             break;
         }
         let (taking, filter, name) = (Arc::clone(&shared), Arc::clone(&filter), topic.clone());
@@ -429,15 +438,18 @@ async fn read<R: Reading>(
                 marks.last_act(partition, offset),
                 marks.replays(partition, offset),
             );
-            let (reading, is_over) = &mut *lock(&taking);
-            let next = reading.take(Letter::new(&name, record, act, replays));
-            *is_over = next.is_break();
+            let mut taking = lock(&taking);
+            let next = taking.reading.take(Letter::new(&name, record, act, replays));
+            taking.is_over = next.is_break();
             next
         };
         read_until(&config.kafka, topic, &ends, IDLE_LIMIT, each).await?;
     }
     let shared = Arc::into_inner(shared).ok_or_else(|| Exit::bug("a reader has not ended"))?;
-    Ok(shared.into_inner().unwrap_or_else(PoisonError::into_inner).0)
+    Ok(shared
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .reading)
 }
 
 /// What became of the dead letters of a topic.
