@@ -276,7 +276,7 @@ pub struct ActArgs {
     /// Do it; without, it is only said what would be done
     #[arg(long)]
     pub yes: bool,
-    /// Who does it, for the audit [default: user@host]
+    /// Who does it, for the audit [default: your name at this host]
     #[arg(long, value_name = "NAME", value_parser = parse_words)]
     pub by: Option<String>,
     /// How many at most
