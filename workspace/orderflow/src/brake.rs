@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use domain::{EventEnvelope, EventMetadata, EventTime, JsonObject, Priority, ids};
+use domain::Priority;
 use serde_json::json;
-use service::{Exit, Process, ServiceInfo, launch};
+use service::{Exit, Process, ServiceInfo, launch, now_ms};
 use stream::admin::{brakes, connect};
 use stream::publisher::{NewRecord, Publisher};
 use stream::{Partition, release_key};
 
 use crate::cli::BrakeArgs;
 use crate::cluster::{CONNECT_LIMIT, ClusterConfig, brokers_flag};
+use crate::event::Event;
 
 const INFO: ServiceInfo = ServiceInfo {
     name: "brake",
@@ -88,30 +88,14 @@ fn released(group: &str, pulled: &Pulled) -> Result<Vec<u8>, Exit> {
         .iter()
         .map(|((topic, partition), name)| json!({"topic": topic, "partition": partition.0, "brake": name}))
         .collect();
-    let data = json!({"group": group, "partitions": partitions}).to_string();
-    let now = EventTime(now_ms());
-    let event = EventEnvelope {
-        event_id: ids::event_id(now, rand::random()).into(),
-        event_type: "brake.released".into(),
-        timestamp: now,
+    Event {
+        kind: "brake.released",
         priority: Priority::High,
-        data: JsonObject::new(data).map_err(|error| Exit::bug(error.to_string()))?,
-        metadata: EventMetadata {
-            source: "orderflow".into(),
-            version: INFO.version.into(),
-            environment: "operator".into(),
-            user_id: None,
-            ip_address: None,
-        },
-    };
-    let mut text = Vec::new();
-    event.encode(&mut text);
-    Ok(text)
-}
-
-fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+        data: json!({"group": group, "partitions": partitions}),
+        by: None,
+        at_ms: now_ms(),
+    }
+    .encode(rand::random())
 }
 
 fn run<F>(args: BrakeArgs, work: impl FnOnce(ClusterConfig, String) -> F + Send + 'static) -> ExitCode

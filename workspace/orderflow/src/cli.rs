@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use service::CommonArgs;
 
 use crate::broker::{FlushArg, TopicArg};
+use crate::dlq::State;
 
 /// The operator's command of orderflow.
 #[derive(Debug, Parser)]
@@ -34,7 +35,7 @@ pub enum Command {
     /// The brakes that stop a group before it drains its topic into the dead letters
     #[command(subcommand)]
     Brake(BrakeCommand),
-    /// Look at dead letters
+    /// Look at dead letters, have them tried again, or mark them as dealt with
     #[command(subcommand)]
     Dlq(DlqCommand),
     /// Judge a run: every order has its payment, its alert and its document once, and nothing is left
@@ -211,15 +212,91 @@ pub enum DlqCommand {
         #[command(flatten)]
         args: DlqArgs,
     },
+    /// Have dead letters tried again by the group that gave up; says what it would do unless `--yes`
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay {
+        /// Also those that were replayed or discarded before
+        #[arg(long)]
+        again: bool,
+        /// How.
+        #[command(flatten)]
+        act: ActArgs,
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
+    /// Mark dead letters as dealt with, so that no replay takes them; says what it would do unless `--yes`
+    #[command(after_help = DISCARD_EXAMPLES)]
+    Discard {
+        /// Why, for whoever looks later
+        #[arg(long, value_name = "TEXT", value_parser = parse_words)]
+        reason: String,
+        /// How.
+        #[command(flatten)]
+        act: ActArgs,
+        /// Which ones.
+        #[command(flatten)]
+        args: DlqArgs,
+    },
 }
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  What would be done:
+    orderflow dlq replay --code gateway_unavailable --from 2026-11-21T08:00:00Z
+  Do it, no faster than the gateway takes it:
+    orderflow dlq replay --code gateway_unavailable --from 2026-11-21T08:00:00Z --rate 50 --yes
+  One dead letter, although it was replayed before:
+    orderflow dlq replay --topic orders.payments-group.dlq --at 2@41 --again --yes";
+
+const DISCARD_EXAMPLES: &str = "\
+Examples:
+  What would be done:
+    orderflow dlq discard --code invalid_json --reason 'sent by a broken client, ticket 812'
+  Do it:
+    orderflow dlq discard --code invalid_json --reason 'sent by a broken client, ticket 812' --yes";
 
 impl DlqCommand {
     /// Which dead letters.
     #[must_use]
     pub const fn args(&self) -> &DlqArgs {
         match self {
-            Self::List { args, .. } | Self::Show { args, .. } | Self::Export { args, .. } => args,
+            Self::List { args, .. }
+            | Self::Show { args, .. }
+            | Self::Export { args, .. }
+            | Self::Replay { args, .. }
+            | Self::Discard { args, .. } => args,
         }
+    }
+}
+
+/// How `orderflow dlq replay` and `orderflow dlq discard` act.
+#[derive(Clone, Debug, Args)]
+pub struct ActArgs {
+    /// Do it; without, it is only said what would be done
+    #[arg(long)]
+    pub yes: bool,
+    /// Who does it, for the audit [default: your name at this host]
+    #[arg(long, value_name = "NAME", value_parser = parse_words)]
+    pub by: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    pub limit: u64,
+    /// How many a second at most [default: as fast as possible]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Print the result as one line of JSON on standard output, and the rest on standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Words for an audit: some, of one line.
+fn parse_words(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if (1..=500).contains(&text.len()) && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 500 bytes of text in one line".to_owned())
     }
 }
 
@@ -244,6 +321,12 @@ pub struct DlqArgs {
     /// Those with this key, for an order its id; may be repeated
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
+    /// The one at this partition and offset of the topic, as `list` shows them; may be repeated
+    #[arg(long = "at", value_name = "PARTITION@OFFSET", value_parser = parse_place, requires = "topic")]
+    pub places: Vec<(i32, i64)>,
+    /// Those of which this became; may be repeated [default: all; for replay and discard: open]
+    #[arg(long, value_name = "STATE", value_enum)]
+    pub state: Vec<State>,
     /// What every process understands.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -5,9 +5,9 @@
 //! - [`demo`]: everything at once, on the embedded broker or on a Kafka of your own.
 //! - [`broker`]: the embedded broker alone.
 //! - [`brake`]: which brakes are pulled, and releasing them.
-//! - `cluster`: what the commands that ask a cluster share.
+//! - `cluster`, `event`: what the commands that ask a cluster share, and what they say in the topic of events.
 //! - [`run`]: one service, as the demo starts it.
-//! - [`dlq`]: looking at dead letters.
+//! - [`dlq`]: looking at dead letters, having them tried again, and marking them as dealt with.
 //! - [`verify`]: a verdict over a whole run.
 
 pub mod brake;
@@ -16,6 +16,7 @@ pub mod cli;
 mod cluster;
 pub mod demo;
 pub mod dlq;
+mod event;
 pub mod run;
 pub mod topics;
 pub mod verify;

@@ -26,7 +26,7 @@ pub mod settle;
 pub mod simulated;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub use config::Config;
 use config::{GatewayKind, GatewaySettings};
@@ -114,8 +114,7 @@ async fn http_gateway(settings: &GatewaySettings, process: &Process) -> Result<G
 
 /// The clock of the process, at the edge.
 fn now() -> EventTime {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EventTime(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    EventTime(service::now_ms())
 }
 
 /// Whether the record's key is the id of its order, as our own producers write it.

@@ -28,7 +28,6 @@ pub mod source;
 pub mod summary;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::EventTime;
 use service::{Exit, Process, ServiceInfo};
@@ -191,6 +190,5 @@ async fn send(
 
 /// The clock, read at the edge: for orders that bring no time.
 pub(crate) fn now() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EventTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    EventTime(service::now_ms())
 }

@@ -1,7 +1,6 @@
 //! The routes under `/api`.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -11,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use docstore::{Arrivals, DocumentStore};
 use serde_json::json;
+use service::now_ms;
 
 use crate::problem::Problem;
 use crate::{amounts, answer};
@@ -153,9 +153,4 @@ fn number(parameters: Parameters, name: &str, default: u64, max: u64) -> Result<
             ),
         },
     }
-}
-
-fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

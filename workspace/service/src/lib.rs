@@ -18,10 +18,12 @@
 //! * `admin` serves `/live`, `/ready` and `/metrics`,
 //! * `telemetry` sets up logging,
 //! * [`metrics`] names what the shell itself measures,
+//! * `clock` is the wall clock,
 //! * `throttle` keeps a repeated log line from flooding,
 //! * `tls` says whose cryptography TLS stands on.
 
 mod admin;
+mod clock;
 pub mod config;
 mod exit;
 mod health;
@@ -33,6 +35,7 @@ mod telemetry;
 mod throttle;
 mod tls;
 
+pub use clock::now_ms;
 pub use config::{ConfigError, Environment, Flag, Loaded, Problems, Settings, load};
 pub use exit::Exit;
 pub use health::{Health, Heartbeat};

@@ -14,15 +14,23 @@ pub(crate) struct Cause {
     pub attempts: u32,
 }
 
+pub(crate) const TOPIC: &str = "dlq-topic";
+pub(crate) const PARTITION: &str = "dlq-partition";
+pub(crate) const OFFSET: &str = "dlq-offset";
+pub(crate) const TIMESTAMP: &str = "dlq-timestamp";
+pub(crate) const GROUP: &str = "dlq-group";
+pub(crate) const ERROR_CODE: &str = "dlq-error-code";
+pub(crate) const ERROR: &str = "dlq-error";
+
 /// The names of the headers that a dead letter gets, in the order in which they are written.
 pub(crate) const HEADERS: [&str; 9] = [
-    "dlq-topic",
-    "dlq-partition",
-    "dlq-offset",
-    "dlq-timestamp",
-    "dlq-group",
-    "dlq-error-code",
-    "dlq-error",
+    TOPIC,
+    PARTITION,
+    OFFSET,
+    TIMESTAMP,
+    GROUP,
+    ERROR_CODE,
+    ERROR,
     "dlq-attempts",
     "dlq-service-version",
 ];

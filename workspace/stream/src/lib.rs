@@ -6,7 +6,8 @@
 //! Everything is bounded: records and bytes in work, attempts, and every wait.
 //!
 //! Who may call it: the workers, with a handler, a concurrent handler or a sink (see [`handler`]); the
-//! intake, with a [`publisher::Publisher`]; and the operator's command, with [`admin`], [`offsets`] and [`reader`].
+//! intake, with a [`publisher::Publisher`]; and the operator's command, with [`admin`], [`offsets`], [`reader`], [`replay`]
+//! and [`transactions`].
 //! The crate knows nothing of orders.
 //!
 //! - [`worker`]: running a worker: topics checked, pumps started, one way to end.
@@ -18,6 +19,7 @@
 //! - [`ledger`], [`budget`], [`brake`], [`seen`], [`backoff`], [`position`]: the pure parts.
 //! - [`publisher`], [`admin`], [`offsets`], [`reader`]: publishing with an answer, questions to a cluster,
 //!   where topics end and groups stand, whole topics.
+//! - [`replay`], [`transactions`]: what a dead letter is when it is tried again, and publishing many records or none.
 //! - [`settings`], [`error`], [`metrics`]: configuration, what can go wrong, what is counted.
 //! - `ffi`: the client, and all unsafe code.
 
@@ -35,8 +37,10 @@ pub mod position;
 pub mod publisher;
 pub mod reader;
 pub mod record;
+pub mod replay;
 pub mod seen;
 pub mod settings;
+pub mod transactions;
 pub mod worker;
 
 mod dead_letter;

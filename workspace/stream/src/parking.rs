@@ -187,18 +187,14 @@ impl RetryPlan {
         let (to, delay) = self.next(record.at.topic)?;
         let origin = self.origin(record)?;
         let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        let first_failure_ms = number(record, FIRST_FAILURE).unwrap_or(now_ms);
-        let mut headers = crate::dead_letter::own_headers(record.headers, &[FIRST_FAILURE]);
-        let values = [
-            (NOT_BEFORE, now_ms.saturating_add(delay_ms).to_string()),
-            (ATTEMPTS, cause.attempts.to_string()),
-            (FIRST_FAILURE, first_failure_ms.to_string()),
-            (ERROR_CODE, cause.code.clone()),
-            (ERROR, cut(&cause.message).to_owned()),
-            (ORIGIN_OFFSET, origin.offset.to_string()),
-            (ORIGIN_TIMESTAMP, origin.record_time_ms.to_string()),
-        ];
-        headers.extend(values.map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        let memory = Memory {
+            not_before_ms: now_ms.saturating_add(delay_ms),
+            first_failure_ms: first_failure_ms(record).unwrap_or(now_ms),
+            cause,
+            origin_offset: origin.offset,
+            origin_time_ms: origin.record_time_ms,
+        };
+        let headers = memory.headers(record, &[]);
         Some(Parked { to, headers })
     }
 
@@ -233,6 +229,40 @@ impl RetryPlan {
     }
 }
 
+/// What a record of a retry topic remembers.
+pub(crate) struct Memory<'a> {
+    pub not_before_ms: i64,
+    pub first_failure_ms: i64,
+    /// Why it waits, and how often it was tried.
+    pub cause: &'a Cause,
+    pub origin_offset: Offset,
+    pub origin_time_ms: i64,
+}
+
+impl Memory<'_> {
+    /// The headers of the record while it waits: its own, but for these, and what is remembered.
+    pub fn headers(&self, record: &Record<'_>, but: &[&str]) -> Vec<(String, Vec<u8>)> {
+        let but = [&[FIRST_FAILURE], but].concat();
+        let mut headers = crate::dead_letter::own_headers(record.headers, &but);
+        let values = [
+            (NOT_BEFORE, self.not_before_ms.to_string()),
+            (ATTEMPTS, self.cause.attempts.to_string()),
+            (FIRST_FAILURE, self.first_failure_ms.to_string()),
+            (ERROR_CODE, self.cause.code.clone()),
+            (ERROR, cut(&self.cause.message).to_owned()),
+            (ORIGIN_OFFSET, self.origin_offset.to_string()),
+            (ORIGIN_TIMESTAMP, self.origin_time_ms.to_string()),
+        ];
+        headers.extend(values.map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        headers
+    }
+}
+
+/// When a record failed first, where it says so.
+pub(crate) fn first_failure_ms(record: &Record<'_>) -> Option<i64> {
+    number(record, FIRST_FAILURE)
+}
+
 /// Where a record goes to wait, and with which headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parked {
@@ -262,7 +292,7 @@ pub(crate) fn origin_offset(record: &Record<'_>) -> Option<Offset> {
     number(record, ORIGIN_OFFSET).map(Offset)
 }
 
-fn number(record: &Record<'_>, header: &str) -> Option<i64> {
+pub(crate) fn number(record: &Record<'_>, header: &str) -> Option<i64> {
     std::str::from_utf8(record.headers.last(header)?)
         .ok()?
         .parse()

@@ -32,9 +32,9 @@ use watchdog::Watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use service::Heartbeat;
+use service::{Heartbeat, now_ms};
 
 use crate::backoff::Backoff;
 use crate::budget::{Budget, BudgetLimits};
@@ -377,10 +377,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
     fn observe(&mut self) {
         self.last_observed = Instant::now();
         self.parts.metrics.set_in_work(self.budget.used());
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| now.as_millis());
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let now_ms = now_ms();
         let assigned: Vec<_> = self.ledger.assigned().collect();
         let ahead = |at: &TopicPartition| self.source.high_watermark(*at) > self.ledger.frontier(*at);
         let behind: Vec<_> = assigned.iter().copied().filter(ahead).collect();

@@ -30,47 +30,101 @@ pub async fn read_to_end(
     let Some(partitions) = admin::topics(settings, "reader").await?.get(topic).copied() else {
         return Ok(0);
     };
-    let starts = (0..partitions).map(|partition| (Partition(partition), StartAt::Earliest));
+    let whole = (0..partitions).map(|partition| (Partition(partition), Span::default()));
     let each = move |record: &Record<'_>| {
         each(record);
-        ControlFlow::Continue(())
+        Next::GoOn
     };
-    read(settings, topic, starts.collect(), idle_limit, each).await
+    read(settings, topic, whole.collect(), idle_limit, each).await
+}
+
+/// Reads as [`read_to_end`] does, but these partitions alone, no record at its offset here or behind it,
+/// and no further than `each` says. `each` may take its time: the reader is no member of a group.
+///
+/// # Errors
+/// As [`read_to_end`].
+pub async fn read_until(
+    settings: &KafkaSettings,
+    topic: &str,
+    ends: &BTreeMap<Partition, Offset>,
+    idle_limit: Duration,
+    mut each: impl FnMut(&Record<'_>) -> ControlFlow<()> + Send + 'static,
+) -> Result<u64, StreamError> {
+    let spans = ends.iter().map(|(partition, end)| {
+        let span = Span {
+            end: *end,
+            ..Span::default()
+        };
+        (*partition, span)
+    });
+    let each = move |record: &Record<'_>| match each(record) {
+        ControlFlow::Continue(()) => Next::GoOn,
+        ControlFlow::Break(()) => Next::Stop,
+    };
+    read(settings, topic, spans.collect(), idle_limit, each).await
 }
 
 /// Which of these partitions have a committed record at this offset or behind it now. Markers, aborted and
 /// compacted records, which nobody is given to read, are none.
 ///
 /// # Errors
-/// As for [`read_to_end`].
+/// As [`read_to_end`].
 pub async fn with_records_from(
     settings: &KafkaSettings,
     topic: &str,
-    starts: Vec<(Partition, Offset)>,
+    starts: &BTreeMap<Partition, Offset>,
     idle_limit: Duration,
 ) -> Result<BTreeSet<Partition>, StreamError> {
     let (found, finds) = mpsc::sync_channel(starts.len());
-    let starts = starts
-        .into_iter()
-        .map(|(partition, from)| (partition, StartAt::Offset(from)));
+    let spans = starts.iter().map(|(partition, start)| {
+        let span = Span {
+            start: StartAt::Offset(*start),
+            ..Span::default()
+        };
+        (*partition, span)
+    });
     let first_alone = move |record: &Record<'_>| {
-        // There is room: each partition is told once, and then broken off.
+        // There is room: each partition is told once, and then left.
         let _told = found.try_send(record.at.partition).is_ok();
-        ControlFlow::Break(())
+        Next::LeavePartition
     };
-    read(settings, topic, starts.collect(), idle_limit, first_alone).await?;
+    read(settings, topic, spans.collect(), idle_limit, first_alone).await?;
     Ok(finds.try_iter().collect())
 }
 
-/// Reads partitions from where they start to their ends, or until `each` breaks off the one of its record.
-/// Returns how many records there were.
+/// What is read of a partition: from the start to the end that is there now, or to before this one.
+#[derive(Clone, Copy)]
+struct Span {
+    start: StartAt,
+    end: Offset,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            start: StartAt::Earliest,
+            end: Offset(i64::MAX),
+        }
+    }
+}
+
+/// What is read after a record.
+enum Next {
+    GoOn,
+    LeavePartition,
+    Stop,
+}
+
 async fn read(
     settings: &KafkaSettings,
     topic: &str,
-    starts: Vec<(Partition, StartAt)>,
+    spans: BTreeMap<Partition, Span>,
     idle_limit: Duration,
-    mut each: impl FnMut(&Record<'_>) -> ControlFlow<()> + Send + 'static,
+    mut each: impl FnMut(&Record<'_>) -> Next + Send + 'static,
 ) -> Result<u64, StreamError> {
+    if spans.is_empty() {
+        return Ok(0);
+    }
     let mut properties = settings.properties("reader");
     let stream = StreamSettings {
         prefetch_kbytes: 16_384,
@@ -89,25 +143,21 @@ async fn read(
             &properties,
             std::slice::from_ref(&topic),
         )?;
-        let topic_index = TopicIndex(0);
-        let starts: Vec<_> = starts
-            .into_iter()
-            .map(|(partition, start)| {
-                (
-                    TopicPartition {
-                        topic: topic_index,
-                        partition,
-                    },
-                    start,
-                )
-            })
+        let at = |partition| TopicPartition {
+            topic: TopicIndex(0),
+            partition,
+        };
+        let end_of = |at: TopicPartition| spans.get(&at.partition).map_or(Offset(0), |span| span.end);
+        let mut unfinished: BTreeSet<TopicPartition> = spans.keys().copied().map(at).collect();
+        let starts: Vec<_> = spans
+            .iter()
+            .map(|(partition, span)| (at(*partition), span.start))
             .collect();
-        let mut unfinished: BTreeSet<TopicPartition> = starts.iter().map(|(at, _)| *at).collect();
         consumer.assign(&starts)?;
         let (mut count, mut heard) = (0, Instant::now());
         // The client may go back by itself, to an answer about offsets that has become outdated.
         let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        while !unfinished.is_empty() {
+        'reading: while !unfinished.is_empty() {
             let batch = consumer.read(READ_STEP, BATCH);
             for entry in consumer.entries(&batch) {
                 match entry {
@@ -117,8 +167,18 @@ async fn read(
                             continue;
                         }
                         next.insert(record.at, record.offset.next());
-                        count += 1;
-                        if each(&record).is_break() {
+                        let end = end_of(record.at);
+                        let mut is_over = record.offset.next() >= end;
+                        if record.offset < end {
+                            count += 1;
+                            match each(&record) {
+                                Next::GoOn => {}
+                                Next::LeavePartition => is_over = true,
+                                Next::Stop => break 'reading,
+                            }
+                            heard = Instant::now();
+                        }
+                        if is_over {
                             unfinished.remove(&record.at);
                         }
                     }
@@ -144,7 +204,7 @@ async fn read(
             }
         }
         if let Err(error) = consumer.close(Duration::from_secs(3)) {
-            tracing::debug!(%error, "closing a reader that has read everything");
+            tracing::debug!(%error, "closing a reader");
         }
         Ok(count)
     });

@@ -41,8 +41,7 @@ pub(crate) async fn check(
                 behind.insert(partition, position.committed.unwrap_or(position.start));
             }
         }
-        let starts = behind.into_iter().collect();
-        let left = with_records_from(kafka, topic, starts, IDLE_LIMIT).await?;
+        let left = with_records_from(kafka, topic, &behind, IDLE_LIMIT).await?;
         if !left.is_empty() {
             let partitions: Vec<String> = left.iter().map(ToString::to_string).collect();
             return Err(StreamError::Config {

@@ -13,6 +13,7 @@ use stream::{KafkaSettings, Record, TopicNames};
 use tokio::task::JoinSet;
 
 use crate::demo::plan::Plan;
+use crate::dlq::mark::is_mark;
 use crate::topics;
 
 /// Nothing may come for so long before a topic's end is reached.
@@ -28,7 +29,7 @@ pub struct Counts {
     alerts: u64,
     payments: [u64; 3],
     documents: u64,
-    /// Records in all dead-letter topics.
+    /// Dead letters in all their topics.
     pub dead_letters: u64,
     amounts: BTreeMap<String, String>,
     seconds: f64,
@@ -122,6 +123,10 @@ async fn collect<T: Default + Send + 'static>(
     Ok((count, collected))
 }
 
+fn add_letter(count: &mut u64, record: &Record<'_>) {
+    *count += u64::from(!is_mark(record));
+}
+
 /// The id after the highest that is anywhere, so that a second run goes on where the first ended.
 pub async fn next_order_id(kafka: &KafkaSettings, plan: &Plan) -> Result<i64, Exit> {
     let topics = TopicNames::default();
@@ -154,7 +159,7 @@ pub async fn count(kafka: &KafkaSettings, plan: &Plan, seconds: f64) -> Result<C
     for spec in topics::built_in().map_err(|error| Exit::bug(format!("{error:#}")))? {
         if spec.name.ends_with(".dlq") {
             let kafka = kafka.clone();
-            letters.spawn(async move { collect::<()>(&kafka, &spec.name, |(), _| ()).await });
+            letters.spawn(async move { collect(&kafka, &spec.name, add_letter).await });
         }
     }
     let (orders, alerts, payments) = tokio::try_join!(
@@ -165,7 +170,7 @@ pub async fn count(kafka: &KafkaSettings, plan: &Plan, seconds: f64) -> Result<C
     let ((orders, collected), (alerts, ()), (_, payments)) = (orders, alerts, payments);
     let mut dead_letters = 0;
     while let Some(counted) = letters.join_next().await {
-        dead_letters += counted.map_err(|error| Exit::bug(error.to_string()))??.0;
+        dead_letters += counted.map_err(|error| Exit::bug(error.to_string()))??.1;
     }
     let store = docstore::open(&plan.store()).map_err(|error| Exit::unavailable(error.to_string()))?;
     let summary = store

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 use stream::OwnedRecord;
 use stream::Record;
 
+use super::mark::{Act, State};
+
 const CODE: &str = "dlq-error-code";
 const ERROR: &str = "dlq-error";
 /// What `list` shows of an error.
@@ -22,13 +24,15 @@ pub(super) struct Filter {
     pub to_ms: Option<i64>,
     pub codes: Vec<String>,
     pub keys: Vec<String>,
-    /// Partition and offset in the topic of dead letters.
-    pub at: Option<(i32, i64)>,
+    /// Partitions and offsets in the topic of dead letters.
+    pub at: Vec<(i32, i64)>,
+    pub states: Vec<State>,
 }
 
 impl Filter {
-    pub fn wants(&self, record: &Record<'_>) -> bool {
+    pub fn wants(&self, record: &Record<'_>, state: State) -> bool {
         let time_ms = record.record_time_ms;
+        let place = (record.at.partition.0, record.offset.0);
         let code = header(record, CODE);
         let key = record.key.map(String::from_utf8_lossy).unwrap_or_default();
         let is_one_of = |list: &[String], text: &str| list.is_empty() || list.iter().any(|one| one == text);
@@ -36,9 +40,8 @@ impl Filter {
             && self.to_ms.is_none_or(|to| time_ms <= to)
             && is_one_of(&self.codes, &code)
             && is_one_of(&self.keys, &key)
-            && self
-                .at
-                .is_none_or(|at| at == (record.at.partition.0, record.offset.0))
+            && (self.at.is_empty() || self.at.contains(&place))
+            && (self.states.is_empty() || self.states.contains(&state))
     }
 }
 
@@ -51,18 +54,33 @@ fn header(record: &Record<'_>, name: &str) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct Letter {
     pub topic: String,
-    record: OwnedRecord,
+    pub record: OwnedRecord,
+    /// What was done with it last.
+    act: Option<Act>,
+    /// How often it was replayed itself.
+    pub replays: u32,
 }
 
 /// Where it stands among others: by time first.
 pub(super) type Rank = (i64, String, i32, i64);
 
 impl Letter {
-    pub fn new(topic: &str, record: &Record<'_>) -> Self {
+    pub fn new(topic: &str, record: &Record<'_>, act: Option<&Act>, replays: u32) -> Self {
         Self {
             topic: topic.to_owned(),
             record: record.to_owned(),
+            act: act.cloned(),
+            replays,
         }
+    }
+
+    fn state(&self) -> &'static str {
+        self.act.as_ref().map_or(State::Open, |act| act.state).as_str()
+    }
+
+    /// Partition and offset.
+    pub fn place(&self) -> (i32, i64) {
+        (self.record.at.partition.0, self.record.offset.0)
     }
 
     pub fn rank(&self) -> Rank {
@@ -84,7 +102,7 @@ impl Letter {
         header(&self.record.as_record(), name)
     }
 
-    fn key(&self) -> String {
+    pub fn key(&self) -> String {
         let key = self.record.key.as_deref().unwrap_or_default();
         String::from_utf8_lossy(key).into_owned()
     }
@@ -94,8 +112,9 @@ impl Letter {
         let record = &self.record;
         let error: String = self.header(ERROR).chars().take(MOST_ERROR_CHARS).collect();
         format!(
-            "{}  {} {}@{}  {}  key {}  {}",
+            "{}  {:<9}  {} {}@{}  {}  key {}  {}",
             EventTime(record.record_time_ms),
+            self.state(),
             self.topic,
             record.at.partition,
             record.offset,
@@ -113,6 +132,10 @@ impl Letter {
             format!("at         {}@{}", record.at.partition, record.offset),
             format!("time       {}", EventTime(record.record_time_ms)),
             format!("key        {}", printable(&self.key())),
+            match &self.act {
+                None => format!("state      {}", self.state()),
+                Some(act) => format!("state      {}", printable(&act.to_string())),
+            },
         ];
         let headers = record.headers.iter().map(|(name, value)| {
             let value = String::from_utf8_lossy(value);
@@ -144,6 +167,7 @@ impl Letter {
             "time".to_owned(),
             json!(EventTime(record.record_time_ms).to_string()),
         );
+        line.insert("state".to_owned(), json!(self.state()));
         insert(&mut line, "key", record.key.as_deref());
         let headers = record.headers.iter().map(|(name, value)| {
             let mut header = Map::new();
@@ -169,7 +193,7 @@ fn insert(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
 }
 
 /// Text of strangers for a terminal: control characters could steer it.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let safe = |c: char| {
         if c.is_control() {
             char::REPLACEMENT_CHARACTER
@@ -207,7 +231,7 @@ mod tests {
     #[test]
     fn a_filter_wants_what_fits_all_of_it() {
         let owned = record(b"{");
-        let wants = |filter: Filter| filter.wants(&owned.as_record());
+        let wants = |filter: Filter| filter.wants(&owned.as_record(), State::Replayed);
         let all = Filter::default;
         assert!(wants(all()));
         let time = owned.record_time_ms;
@@ -271,14 +295,28 @@ mod tests {
             ),
             (
                 Filter {
-                    at: Some((2, 41)),
+                    at: vec![(2, 40), (2, 41)],
                     ..all()
                 },
                 true,
             ),
             (
                 Filter {
-                    at: Some((1, 41)),
+                    at: vec![(1, 41)],
+                    ..all()
+                },
+                false,
+            ),
+            (
+                Filter {
+                    states: vec![State::Open, State::Replayed],
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    states: vec![State::Open, State::Discarded],
                     ..all()
                 },
                 false,
@@ -298,14 +336,14 @@ mod tests {
 
     #[test]
     fn what_is_told_can_not_steer_a_terminal_and_names_the_place() {
-        let letter = Letter::new("orders.g.dlq", &record(b"a\x07b\xff").as_record());
+        let letter = Letter::new("orders.g.dlq", &record(b"a\x07b\xff").as_record(), None, 0);
         let (line, text) = (letter.line(), letter.text(3));
         for told in [&line, &text] {
             assert!(!told.replace('\n', "").chars().any(char::is_control), "{told:?}");
             assert!(told.contains("2@41") && told.contains("invalid_json"), "{told}");
         }
         assert!(
-            line.starts_with("2024-01-12T03:15:00.000Z  orders.g.dlq 2@41"),
+            line.starts_with("2024-01-12T03:15:00.000Z  open       orders.g.dlq 2@41"),
             "{line}"
         );
         assert!(text.ends_with("... 1 bytes more"), "{text}");
@@ -314,7 +352,7 @@ mod tests {
     #[test]
     fn an_export_keeps_every_byte() {
         let bytes = b"\xff\x00 {".as_slice();
-        let line = Letter::new("t", &record(bytes).as_record()).to_json();
+        let line = Letter::new("t", &record(bytes).as_record(), None, 0).to_json();
         let decoded = BASE64_STANDARD.decode(line["value_base64"].as_str().expect("base64"));
         assert_eq!(decoded.expect("base64"), bytes);
         assert_eq!(line["key"], json!("7"));
@@ -323,7 +361,7 @@ mod tests {
             json!({"name": "dlq-error-code", "value": "invalid_json"})
         );
         assert_eq!(line["headers"][2], json!({"name": "odd", "value_base64": "/w=="}));
-        let text = Letter::new("t", &record(b"{\"a\":1}").as_record()).to_json();
+        let text = Letter::new("t", &record(b"{\"a\":1}").as_record(), None, 0).to_json();
         assert_eq!(text["value"], json!("{\"a\":1}"));
     }
 }

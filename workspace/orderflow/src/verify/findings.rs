@@ -167,6 +167,8 @@ pub(super) enum Count {
     Failed,
     Alerts,
     DeadLetters,
+    LettersReplayed,
+    LettersDiscarded,
     Documents,
     EarlierDocuments,
     Charges,
@@ -174,7 +176,7 @@ pub(super) enum Count {
 }
 
 impl Count {
-    const ALL: [(Self, &'static str); 17] = [
+    const ALL: [(Self, &'static str); 19] = [
         (Self::Records, "records"),
         (Self::Orders, "orders"),
         (Self::OrdersOutside, "orders_outside"),
@@ -188,6 +190,8 @@ impl Count {
         (Self::Failed, "failed"),
         (Self::Alerts, "alerts"),
         (Self::DeadLetters, "dead_letters"),
+        (Self::LettersReplayed, "dead_letters_replayed"),
+        (Self::LettersDiscarded, "dead_letters_discarded"),
         (Self::Documents, "documents"),
         (Self::EarlierDocuments, "documents_of_earlier_topics"),
         (Self::Charges, "charges"),

@@ -1,7 +1,7 @@
 //! The verdict from a stream of facts.
 //!
-//! Facts come in this order: where topics begin and end ([`Judge::extent`]), orders, dead letters, records that are
-//! parked, payments, alerts; then documents, charges and offsets, in any order; and then [`Judge::verdict`]
+//! Facts come in this order: where topics begin and end ([`Judge::extent`]), orders, what became of dead letters
+//! ([`Judge::mark`]), dead letters, records that are parked, payments, alerts; then documents, charges and offsets, in any order; and then [`Judge::verdict`]
 //! looks at what is missing. Records of a partition come in the order of their offsets.
 //!
 //! What an order is, is what the decoder of `domain` takes. Its first occurrence in its partition counts, and
@@ -27,6 +27,7 @@ use super::canonical;
 use super::findings::{Check, Count, Example, Findings};
 use super::key::Key;
 use super::table::{Entry, Group, Marks, Refused, Spot, Table};
+use crate::dlq::mark::Marks as LetterMarks;
 
 pub(super) use letters::Letters;
 pub(super) use rest::{Charge, Document, Standing};
@@ -79,6 +80,8 @@ pub(super) struct Judge {
     findings: Findings,
     table: Table,
     refused: Refused,
+    /// What became of the dead letters, by their topics.
+    dealt_with: BTreeMap<String, LetterMarks>,
     extents: BTreeMap<(String, i32), Extent>,
     documents: rest::Documents,
     judges_charges: bool,
@@ -122,6 +125,7 @@ impl Judge {
             findings,
             table: Table::default(),
             refused: Refused::default(),
+            dealt_with: BTreeMap::new(),
             extents: BTreeMap::new(),
             documents: rest::Documents::default(),
             judges_charges: false,

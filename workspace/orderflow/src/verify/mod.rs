@@ -16,7 +16,8 @@
 //! these grew, are counted apart. Probe orders are left out.
 //!
 //! Memory is bounded by the orders: 56 bytes for each and 5 to 18 for the index, 690 MB for 10 million
-//! (`table`), and about 100 MB for the client. No JSON is kept.
+//! (`table`), about 100 MB for the client, and 40 bytes for each dead letter that was replayed or
+//! discarded. No JSON is kept.
 //!
 //! - `judge`: the verdict from a stream of facts, pure; `table`, `key`, `canonical`, `findings` are its parts.
 //! - `read`: the facts from topics and store; `standing`: offsets, and waiting for them; `gateway`: charges.

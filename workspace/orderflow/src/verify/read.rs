@@ -53,6 +53,9 @@ pub(super) async fn topics(config: &Config, scope: &Scope, mut judge: Judge) -> 
     read(&topics.orders, Box::new(Judge::order)).await?;
     for letters in scope.groups.iter().flat_map(|group| config.letters(*group)) {
         let topic = letters.topic.clone();
+        let of = letters.clone();
+        let marks = move |judge: &mut Judge, record: &Record<'_>| judge.mark(&of, record);
+        read(&topic, Box::new(marks)).await?;
         let tell = move |judge: &mut Judge, record: &Record<'_>| judge.dead_letter(&letters, record);
         read(&topic, Box::new(tell)).await?;
     }

@@ -188,12 +188,9 @@ async fn stands(config: &Config, scope: &Scope) -> Result<Vec<Stand>, Exit> {
                 .skip(first)
                 .filter(|stand| stand.at.0 == *input && stand.fact(config).lag() > 0)
                 .collect();
-            let starts: Vec<_> = behind.iter().map(|stand| (stand.at.1, stand.from())).collect();
-            if starts.is_empty() {
-                continue;
-            }
+            let starts: BTreeMap<_, _> = behind.iter().map(|stand| (stand.at.1, stand.from())).collect();
             let unread =
-                patiently(async || with_records_from(&config.kafka, input, starts.clone(), IDLE_LIMIT).await);
+                patiently(async || with_records_from(&config.kafka, input, &starts, IDLE_LIMIT).await);
             let unread = unread.await?;
             for stand in behind.iter_mut().filter(|stand| !unread.contains(&stand.at.1)) {
                 stand.end = stand.from();

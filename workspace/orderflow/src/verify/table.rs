@@ -68,6 +68,8 @@ impl Marks {
     pub const CHARGED: Self = Self(1 << 4);
     /// The same id stands in another partition too.
     pub const STRADDLES: Self = Self(1 << 5);
+    /// It has a dead letter of payments-group that stands for it: one that was not replayed.
+    pub const LETTER_STANDS: Self = Self(1 << 6);
 
     pub const fn dead_letter_of(group: Group) -> Self {
         Self((group.bit() as u16) << 8)
@@ -87,6 +89,11 @@ pub(super) enum Effect {
     Alert,
 }
 
+/// One more `FAILED` that is explained, in the upper bits of an entry's effects. As many as fit stand for any
+/// number.
+const FAILURE: u8 = 1 << 3;
+const MOST_FAILURES: u8 = u8::MAX / FAILURE;
+
 /// What is remembered of the first occurrence of an order in its partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
@@ -101,7 +108,7 @@ pub(super) struct Entry {
     currency: Currency,
     /// What the rules say; 0 where they raise no alert.
     pub score: u8,
-    /// The effects that it has had.
+    /// The effects that it has had, and from [`FAILURE`] on how many more `FAILED` are explained.
     effects: u8,
     marks: Marks,
 }
@@ -145,6 +152,22 @@ impl Entry {
         let had = self.has(effect);
         self.effects |= 1 << effect as u8;
         !had
+    }
+
+    /// A replay failed again: one more `FAILED` is explained.
+    pub const fn explain_failure(&mut self) {
+        if self.effects / FAILURE < MOST_FAILURES {
+            self.effects += FAILURE;
+        }
+    }
+
+    /// Whether a `FAILED` beyond the first is explained. Each explanation is good for one.
+    pub const fn has_explained_failure(&mut self) -> bool {
+        let left = self.effects / FAILURE;
+        if 0 < left && left < MOST_FAILURES {
+            self.effects -= FAILURE;
+        }
+        left > 0
     }
 
     pub const fn is(&self, mark: Marks) -> bool {
@@ -232,6 +255,8 @@ pub(super) struct Refusal {
     pub bytes: u32,
     /// The groups that have a dead letter of it.
     pub letters: u8,
+    /// The groups that have one which was not replayed.
+    pub standing: u8,
     /// Whether it is in the range that is judged.
     pub judged: bool,
 }
@@ -250,6 +275,7 @@ impl Refused {
             offset: spot.offset,
             bytes,
             letters: 0,
+            standing: 0,
             judged,
         });
     }
@@ -308,6 +334,23 @@ mod tests {
     }
 
     #[test]
+    fn each_explanation_is_good_for_one_failure_and_touches_no_effect() {
+        let mut entry = entry("1", 0, 0);
+        assert!(entry.is_first(Effect::Failed) && !entry.has_explained_failure());
+        entry.explain_failure();
+        entry.explain_failure();
+        let explained = [(); 3].map(|()| entry.has_explained_failure());
+        assert_eq!(explained, [true, true, false]);
+        assert!(entry.has(Effect::Failed) && !entry.has(Effect::Final) && !entry.has(Effect::Alert));
+        (0..100).for_each(|_| entry.explain_failure());
+        assert!(
+            (0..100).all(|_| entry.has_explained_failure()),
+            "many are any number"
+        );
+        assert!(entry.has(Effect::Failed) && !entry.has(Effect::Final));
+    }
+
+    #[test]
     fn marks_do_not_overlap() {
         let groups = Group::ALL
             .into_iter()
@@ -319,6 +362,7 @@ mod tests {
             Marks::PAID,
             Marks::CHARGED,
             Marks::STRADDLES,
+            Marks::LETTER_STANDS,
         ];
         let all: Vec<u16> = groups.chain(single).map(|mark| mark.0).collect();
         let union = all.iter().fold(0, |union, mark| union | mark);

@@ -10,7 +10,7 @@
 //! - `broker`: the embedded broker alone.
 //! - `verify`: the verdict over a run.
 //! - `demo`: everything from one command.
-//! - `dlq`: looking at dead letters.
+//! - `dlq`, `replay`, `discard`: looking at dead letters, and dealing with them.
 //! - `errors`: what a person reads when something is wrong.
 #![allow(
     clippy::unwrap_used,
@@ -24,12 +24,14 @@ mod brake;
 mod broker;
 mod common;
 mod demo;
+mod discard;
 mod dlq;
 mod errors;
 mod growth;
 mod members;
 mod pipeline;
 mod refusal;
+mod replay;
 mod restart;
 mod retention;
 mod verify;

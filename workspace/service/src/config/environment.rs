@@ -34,6 +34,15 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
+    /// Who sits before this process, for audits: the user's name, where the system says it, and the host.
+    pub fn operator(&self) -> String {
+        let user = ["USER", "LOGNAME", "USERNAME"]
+            .iter()
+            .find_map(|name| self.get(name));
+        let host = gethostname::gethostname();
+        format!("{}@{}", user.unwrap_or("unknown"), host.to_string_lossy())
+    }
+
     /// The variables `ORDERFLOW__SECTION__KEY`.
     pub(super) fn prefixed_entries(&self, known: &Known, problems: &mut Problems) -> Vec<Entry> {
         let mut entries = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use service::Health;
+use service::{Health, now_ms};
 
 use super::Pump;
 use crate::brake::{Brake, BrakeLimits, brake_name};
@@ -15,7 +15,6 @@ use crate::error::StreamError;
 use crate::position::TopicPartition;
 use crate::release::{ReleaseConfig, ReleaseWatch};
 use crate::source::Source;
-use crate::source::retry::now_ms;
 use crate::stage::Stage;
 use crate::unit_of_work::{Committed, UnitOfWork};
 

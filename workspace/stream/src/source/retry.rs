@@ -10,7 +10,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CStr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use service::now_ms;
 
 use super::{Entry, GroupOffset, RebalanceKind, Source};
 use crate::error::StreamError;
@@ -55,12 +57,6 @@ pub(crate) struct Batch<B> {
     main: B,
     /// And for each entry of the retry side whether it is handed out.
     side: Option<(B, Vec<bool>)>,
-}
-
-/// The wall clock: records are due by it, whoever parked them.
-pub(crate) fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl<S: Source> Side<S> {
@@ -198,6 +194,7 @@ impl<S: Source> Retrying<S> {
             side: None,
             plan: RetryPlan::none(),
             metrics,
+            // Records are due by the wall clock, whoever parked them.
             clock: now_ms,
             complaint: None,
         }

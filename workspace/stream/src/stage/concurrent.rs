@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use service::now_ms;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -26,7 +27,6 @@ use crate::position::TopicPartition;
 use crate::record::{OwnedRecord, Record};
 use crate::seen::{Digest, Place};
 use crate::settings::Ordering;
-use crate::source::retry::now_ms;
 use crate::stage::{Desk, Ending, Reporter, RetryPolicy, Stage, Wake, cause_of};
 use turns::{Turn, Turns};
 

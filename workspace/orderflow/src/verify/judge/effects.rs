@@ -36,7 +36,9 @@ impl Judge {
             PaymentStatus::Declined => (!entry.is_first(Effect::Final), Count::Declined),
             PaymentStatus::Failed => {
                 let is_first = entry.is_first(Effect::Failed);
-                (!is_first || entry.has(Effect::Final), Count::Failed)
+                // A replay that failed again says so once more.
+                let is_explained = is_first || entry.has_explained_failure();
+                (!is_explained || entry.has(Effect::Final), Count::Failed)
             }
         };
         if payment.status == PaymentStatus::Paid {
@@ -139,12 +141,13 @@ impl Judge {
     /// Whether an order has the payment and the alert that it must have.
     pub(super) fn look_for_effects(&mut self, entry: &Entry) {
         if self.judges(Group::Payments) {
-            let excused = entry.is(Marks::dead_letter_of(Group::Payments))
-                || entry.is(Marks::parked_by(Group::Payments));
+            let excused = entry.is(Marks::LETTER_STANDS) || entry.is(Marks::parked_by(Group::Payments));
             if entry.has(Effect::Final) || excused {
                 self.findings.holds(Check::PaymentMissing);
             } else {
-                let what = if entry.has(Effect::Failed) {
+                let what = if entry.is(Marks::dead_letter_of(Group::Payments)) {
+                    "was replayed, and nothing came of it: neither payment nor another dead letter"
+                } else if entry.has(Effect::Failed) {
                     "is FAILED, but no dead letter"
                 } else {
                     "has neither payment nor dead letter"

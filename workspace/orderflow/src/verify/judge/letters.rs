@@ -2,9 +2,12 @@
 
 use domain::Order;
 use stream::Record;
+use stream::replay::REPLAYED_AT;
 
 use super::effects::at;
 use super::{Check, Count, Judge, Key, Marks, Spot, number, spot_of};
+use crate::dlq::State;
+use crate::dlq::mark::is_mark;
 use crate::verify::table::{Group, Refusal};
 
 const TOPIC: &str = "dlq-topic";
@@ -25,8 +28,6 @@ const HEADERS: [&str; 9] = [
     "dlq-attempts",
     "dlq-service-version",
 ];
-/// A dead letter with this header was taken up again: it may fail again.
-const REPLAYED: &str = "replayed-at";
 /// The code of a repeat with other content.
 const CONFLICT: &str = "conflicting_repeat";
 
@@ -54,9 +55,31 @@ enum Explained {
 }
 
 impl Judge {
+    /// What became of dead letters: all of these marks come before any of the letters.
+    pub fn mark(&mut self, letters: &Letters, record: &Record<'_>) {
+        if is_mark(record) {
+            let marks = self.dealt_with.entry(letters.topic.clone()).or_default();
+            marks.take(record);
+        }
+    }
+
+    /// What became of a dead letter.
+    fn state(&self, letters: &Letters, spot: Spot) -> State {
+        let marks = self.dealt_with.get(&letters.topic);
+        marks.map_or(State::Open, |marks| marks.state(spot.partition, spot.offset))
+    }
+
     /// A dead letter.
     pub fn dead_letter(&mut self, letters: &Letters, record: &Record<'_>) {
+        if is_mark(record) {
+            return;
+        }
         self.findings.count(Count::DeadLetters);
+        match self.state(letters, spot_of(record)) {
+            State::Open => {}
+            State::Replayed => self.findings.count(Count::LettersReplayed),
+            State::Discarded => self.findings.count(Count::LettersDiscarded),
+        }
         let spot = spot_of(record);
         let id = self.id_of(record);
         let explained = match origin(letters, record) {
@@ -117,11 +140,15 @@ impl Judge {
                 letters.source
             ))
         };
+        // It was tried once more, and failed again.
+        let is_of_replay = record.headers.last(REPLAYED_AT).is_some();
         // At least once is what a sink promises for its dead letters.
-        let may_repeat = letters.group == Group::Analytics || record.headers.last(REPLAYED).is_some();
+        let may_repeat = letters.group == Group::Analytics || is_of_replay;
+        // One that was replayed stands for nothing any more: something has to have come of it.
+        let stands = self.state(letters, spot_of(record)) != State::Replayed;
         let Some(id) = self.id_of(record) else {
             return match self.refused.get_mut(origin) {
-                Some(refusal) => of_refused(refusal, letters.group, bytes, may_repeat),
+                Some(refusal) => of_refused(refusal, letters.group, bytes, may_repeat, stands),
                 None if may_be_unknown => Explained::OutOfSight,
                 None => nowhere(),
             };
@@ -140,6 +167,12 @@ impl Judge {
                 return Explained::No(format!("its bytes are not those of {origin}"));
             }
             entry.mark(mark);
+            if letters.group == Group::Payments && stands {
+                entry.mark(Marks::LETTER_STANDS);
+            }
+            if letters.group == Group::Payments && is_of_replay {
+                entry.explain_failure();
+            }
             return match entry.is_judged() {
                 false => Explained::OutOfSight,
                 true if had && !may_repeat => Explained::Again,
@@ -181,11 +214,16 @@ impl Judge {
         let groups = self.terms.groups.clone();
         for (spot, refusal) in self.refused.iter().filter(|(_, refusal)| refusal.judged) {
             for group in &groups {
-                if refusal.letters & group.bit() != 0 {
+                if refusal.standing & group.bit() != 0 {
                     self.findings.holds(Check::DeadLetterMissing);
                     continue;
                 }
-                let what = format!("is no order, and no dead letter of {}", group.worker());
+                let what = if refusal.letters & group.bit() == 0 {
+                    format!("is no order, and no dead letter of {}", group.worker())
+                } else {
+                    let worker = group.worker();
+                    format!("is no order, was replayed, and {worker} made no other dead letter of it")
+                };
                 let place = &self.terms.orders;
                 self.findings
                     .violates(Check::DeadLetterMissing, || at(place, spot, None, &what));
@@ -194,12 +232,13 @@ impl Judge {
     }
 }
 
-fn of_refused(refusal: &mut Refusal, group: Group, bytes: u32, may_repeat: bool) -> Explained {
+fn of_refused(refusal: &mut Refusal, group: Group, bytes: u32, may_repeat: bool, stands: bool) -> Explained {
     if refusal.bytes != bytes {
         return Explained::No("its bytes are not those of the record that it names".to_owned());
     }
     let had = refusal.letters & group.bit() != 0;
     refusal.letters |= group.bit();
+    refusal.standing |= if stands { group.bit() } else { 0 };
     match refusal.judged {
         false => Explained::OutOfSight,
         true if had && !may_repeat => Explained::Again,

@@ -28,9 +28,10 @@ fn a_run_that_is_right_holds_and_every_check_looked_at_something() {
             check.name()
         );
     }
-    let wanted = serde_json::json!({"records": 26, "orders": 22, "orders_outside": 0, "probes": 1, "refused": 1,
+    let wanted = serde_json::json!({"records": 27, "orders": 23, "orders_outside": 0, "probes": 1, "refused": 1,
         "repeats": 1, "conflicting_repeats": 1, "repeats_across_partitions": 0, "paid": 19, "declined": 2,
-        "failed": 1, "alerts": 6, "dead_letters": 6, "documents": 22, "documents_of_earlier_topics": 1,
+        "failed": 3, "alerts": 6, "dead_letters": 8, "dead_letters_replayed": 2, "dead_letters_discarded": 1,
+        "documents": 23, "documents_of_earlier_topics": 1,
         "charges": 19, "of_deleted_orders": 0});
     assert_eq!(line["counts"], wanted);
 }

@@ -3,6 +3,7 @@
 use domain::ids;
 
 use super::run::{Run, alert, order_text};
+use crate::dlq::State;
 use crate::verify::findings::Check;
 use crate::verify::table::Spot;
 
@@ -82,6 +83,55 @@ pub const BREAKS: &[(&str, Break, &[Check])] = &[
             )
         },
         &[Check::PaymentMissing],
+    ),
+    (
+        "a replay is lost",
+        |run| {
+            run.payments.remove("33");
+            run.charges.retain(|(_, id, _)| id != "33");
+        },
+        &[Check::PaymentMissing],
+    ),
+    (
+        "a replay that failed again has no other dead letter",
+        |run| {
+            let again = run.letters_of("payments-group").0.pop();
+            assert!(again.is_some_and(|letter| letter.headers.iter().any(|(name, _)| name == "replayed-at")));
+            run.payments.0.pop();
+        },
+        &[Check::PaymentMissing],
+    ),
+    (
+        "a replay says twice that it failed",
+        |run| run.payments.again("36", "FAILED", "FAILED"),
+        &[Check::PaymentDoubled],
+    ),
+    (
+        "a replay that failed again does not say that it is one",
+        |run| {
+            let letters = run.letters_of("payments-group");
+            for letter in &mut letters.0 {
+                letter.headers.retain(|(name, _)| name != "replayed-at");
+            }
+        },
+        &[Check::PaymentDoubled, Check::DeadLetterDoubled],
+    ),
+    (
+        "the replay of poison is lost",
+        |run| {
+            let poison = run
+                .letters_of("payments-group")
+                .0
+                .iter()
+                .find(|letter| letter.value.as_deref() == Some(b"{"));
+            let poison = poison.expect("poison");
+            let spot = Spot {
+                partition: poison.at.partition.0,
+                offset: poison.offset.0,
+            };
+            run.marks.push(("payments-group", State::Replayed, vec![spot]));
+        },
+        &[Check::DeadLetterMissing],
     ),
     (
         "an alert is lost",

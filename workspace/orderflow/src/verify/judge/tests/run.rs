@@ -8,6 +8,8 @@ use stream::OwnedRecord;
 use stream::position::{Offset, Partition, TopicIndex, TopicPartition};
 
 use super::super::{Charge, Document, Extent, Judge, Letters, Range, Spot, Standing, Terms};
+use crate::dlq::State;
+use crate::dlq::mark::{Act, Mark};
 use crate::verify::findings::Findings;
 use crate::verify::table::Group;
 
@@ -61,6 +63,12 @@ impl Log {
         self.0.remove(self.position(id))
     }
 
+    /// The last record is of a replay.
+    pub fn replayed(&mut self) {
+        let last = self.0.last_mut().expect("a record");
+        last.headers.extend(headers(&[("replayed-at", "1000")]));
+    }
+
     /// Writes the record of an order once more, with something replaced.
     pub fn again(&mut self, id: &str, from: &str, to: &str) {
         let mut record = self.0[self.position(id)].clone();
@@ -96,6 +104,8 @@ pub struct Run {
     pub output_ends: (i64, i64),
     pub moved_by: i64,
     pub begin: i64,
+    /// What became of dead letters, by group.
+    pub marks: Vec<(&'static str, State, Vec<Spot>)>,
     pub parked_extent: Option<(&'static str, Extent)>,
     pub range: Range,
 }
@@ -165,10 +175,43 @@ pub fn order_text(id: i64, minor: i64) -> String {
     format!("{{\"order_id\":{id},\"amount\":{minor}e-2,\"country\":\"FR\",\"x\":[1.0]}}")
 }
 
+/// A mark in each partition, far behind the letters.
+fn marks(state: State, spots: &[Spot]) -> Vec<OwnedRecord> {
+    let mark = |spot: &Spot| {
+        let act = Act {
+            state,
+            by: "me@here".to_owned(),
+            at: 5,
+            reason: None,
+        };
+        let offsets = vec![spot.offset];
+        let (value, header) = Mark { act, offsets }.encode().expect("json");
+        let mut log = Log::default();
+        log.add(spot.partition, value, vec![header]);
+        let mut record = log.0.remove(0);
+        record.offset = Offset(1_000);
+        record
+    };
+    spots.iter().map(mark).collect()
+}
+
 impl Run {
     pub fn letter(&mut self, group: &'static str, code: &str, of: Spot, value: &str) {
         let log = self.letters.entry(group).or_default();
         log.add(of.partition, value, letter_headers(group, code, of));
+    }
+
+    pub fn letters_of(&mut self, group: &'static str) -> &mut Log {
+        self.letters.entry(group).or_default()
+    }
+
+    /// Where the last dead letter of payments-group stands.
+    pub fn last_letter(&self) -> Spot {
+        let letter = self.letters["payments-group"].0.last().expect("a letter");
+        Spot {
+            partition: letter.at.partition.0,
+            offset: letter.offset.0,
+        }
     }
 
     /// An order with everything that it must have.
@@ -248,6 +291,28 @@ impl Run {
             replayed,
             &order_text(33, 5_000),
         );
+        run.marks
+            .push(("payments-group", State::Replayed, vec![run.last_letter()]));
+        // Given up, replayed, given up again, and then discarded.
+        let again = run.orders.add(0, order_text(36, 5_000), Vec::new());
+        for is_replay in [false, true] {
+            run.payments
+                .add(0, payment(36, 5_000, PaymentStatus::Failed), Vec::new());
+            run.letter(
+                "payments-group",
+                "gateway_unavailable",
+                again,
+                &order_text(36, 5_000),
+            );
+            let state = if is_replay {
+                run.letters_of("payments-group").replayed();
+                State::Discarded
+            } else {
+                State::Replayed
+            };
+            run.marks.push(("payments-group", state, vec![run.last_letter()]));
+        }
+        run.documents.push(("36".to_owned(), order_text(36, 5_000), 2));
         // Of topics that were there before these.
         run.documents.push(("old".to_owned(), "{}".to_owned(), 1));
         run
@@ -301,6 +366,12 @@ impl Run {
                 group,
                 group_name: group_name.to_owned(),
             };
+            for (_, state, spots) in self.marks.iter().filter(|(of, ..)| *of == group_name) {
+                for record in marks(*state, spots) {
+                    judge.mark(&letters, &record.as_record());
+                    judge.dead_letter(&letters, &record.as_record());
+                }
+            }
             for record in self.letters.get(group_name).into_iter().flat_map(|log| &log.0) {
                 judge.dead_letter(&letters, &record.as_record());
             }
