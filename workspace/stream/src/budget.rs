@@ -111,17 +111,7 @@ impl Budget {
     /// Decides which partitions must pause and which may go on, and remembers it.
     pub fn gate(&mut self) -> Gate {
         let share = self.share();
-        let pool = Volume {
-            records: self.limits.records / 2,
-            bytes: self.limits.bytes / 2,
-        };
-        let drawn = self
-            .accounts
-            .values()
-            .fold(Volume::default(), |mut total, account| {
-                total.add(over(account.used, share));
-                total
-            });
+        let (pool, drawn) = (self.pool(), self.drawn(share));
         let pool_is_empty = drawn.records >= pool.records || drawn.bytes >= pool.bytes;
         let pool_is_low = drawn.records * 2 > pool.records || drawn.bytes * 2 > pool.bytes;
         let mut gate = Gate::default();
@@ -140,6 +130,33 @@ impl Budget {
         gate
     }
 
+    /// Whether every partition that has anything in work has used up its room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let share = self.share();
+        let (pool, drawn) = (self.pool(), self.drawn(share));
+        let mut busy = self.accounts.values().filter(|account| account.used.records > 0);
+        (drawn.records >= pool.records || drawn.bytes >= pool.bytes)
+            && busy.all(|account| account.used.records >= share.records || account.used.bytes >= share.bytes)
+    }
+
+    fn pool(&self) -> Volume {
+        Volume {
+            records: self.limits.records / 2,
+            bytes: self.limits.bytes / 2,
+        }
+    }
+
+    /// What partitions have in work beyond their shares.
+    fn drawn(&self, share: Volume) -> Volume {
+        self.accounts
+            .values()
+            .fold(Volume::default(), |mut total, account| {
+                total.add(over(account.used, share));
+                total
+            })
+    }
+
     fn share(&self) -> Volume {
         let partitions = (self.accounts.len() as u64).max(1);
         Volume {
@@ -153,5 +170,42 @@ fn over(used: Volume, share: Volume) -> Volume {
     Volume {
         records: used.records.saturating_sub(share.records),
         bytes: used.bytes.saturating_sub(share.bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Partition, TopicIndex};
+
+    fn at(partition: i32) -> TopicPartition {
+        TopicPartition {
+            topic: TopicIndex(0),
+            partition: Partition(partition),
+        }
+    }
+
+    fn records(records: u64) -> Volume {
+        Volume { records, bytes: 0 }
+    }
+
+    #[test]
+    fn a_budget_is_full_when_all_that_work_have_used_up_their_room() {
+        // A share is 25 records, and the pool has 50.
+        let mut budget = Budget::new(BudgetLimits {
+            records: 100,
+            bytes: 1 << 20,
+        });
+        budget.assign(at(0));
+        budget.assign(at(1));
+        assert!(!budget.is_full(), "nothing is in work");
+        budget.debit(at(0), records(75));
+        assert!(budget.is_full(), "the other one has nothing to do");
+        budget.debit(at(1), records(24));
+        assert!(!budget.is_full(), "the other one has room in its share");
+        budget.debit(at(1), records(1));
+        assert!(budget.is_full());
+        budget.refund(at(0), records(51));
+        assert!(!budget.is_full(), "there is room in the pool");
     }
 }

@@ -63,6 +63,10 @@ const BROKER_AWAY: Backoff = Backoff {
     most: Duration::from_secs(5),
 };
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+/// While there is no room for anything more, what was finished is looked for so often, and for so long nobody
+/// polls: a rebalance waits at most as long for its answer.
+const REST_STEP: Duration = Duration::from_millis(2);
+const REST_LIMIT: Duration = Duration::from_secs(1);
 /// Records that are remembered over all partitions of a pump: about 15 MB.
 const SEEN_IN_ALL: usize = 400_000;
 /// Offsets of retry topics in which nothing happens are committed again so often: the group does not
@@ -127,6 +131,8 @@ pub(crate) struct Pump<S: Source, G: Stage> {
     /// The last read got all that was there.
     drained: bool,
     last_observed: Instant,
+    /// Since when there is no room for anything more.
+    full_since: Option<Instant>,
     last_complaint: Option<Instant>,
     /// The last unit of work failed because something was not acknowledged or answered in time.
     is_broker_away: bool,
@@ -173,6 +179,7 @@ impl<S: Source, G: Stage> Pump<S, G> {
             last_settled: Instant::now(),
             idle_offsets: (IDLE_COMMIT_INTERVAL, Instant::now()),
             last_observed: Instant::now(),
+            full_since: None,
             last_complaint: None,
             failed_units: 0,
             is_broker_away: false,
@@ -228,11 +235,16 @@ impl<S: Source, G: Stage> Pump<S, G> {
         }
         self.tend_brake()?;
         self.tend_growth()?;
-        let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
-        self.parts.wake.answer();
-        let taken = self.take(&batch);
-        drop(batch);
-        self.survive(taken)?;
+        if self.rests() {
+            std::thread::park_timeout(REST_STEP);
+            self.parts.wake.answer();
+        } else {
+            let batch = self.source.read(self.wait(), self.parts.settings.batch_records);
+            self.parts.wake.answer();
+            let taken = self.take(&batch);
+            drop(batch);
+            self.survive(taken)?;
+        }
         self.collect()?;
         self.tell_unit(self.unit.is_unfinished());
         self.take_restored()?;
@@ -315,7 +327,19 @@ impl<S: Source, G: Stage> Pump<S, G> {
             .map_or("", String::as_str)
     }
 
+    /// Whether nothing is read for a moment. Pausing a partition makes the client drop what it has fetched,
+    /// and resuming all of them may take it a second (librdkafka 2.12 does not wake the thread that fetches).
+    /// Where every partition is full, as with work that takes its time, it is mostly enough to wait.
+    fn rests(&self) -> bool {
+        self.full_since.is_some_and(|since| since.elapsed() < REST_LIMIT)
+    }
+
     fn gate(&mut self) -> Result<(), StreamError> {
+        if !self.budget.is_full() {
+            self.full_since = None;
+        } else if self.full_since.get_or_insert_with(Instant::now).elapsed() < REST_LIMIT {
+            return Ok(());
+        }
         let gate = self.budget.gate();
         if !gate.pause.is_empty() {
             self.parts.metrics.pauses.inc_by(gate.pause.len() as u64);
