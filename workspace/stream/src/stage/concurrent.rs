@@ -79,6 +79,8 @@ pub(crate) struct Concurrent<H: ConcurrentHandler> {
     /// Ends the tasks of a partition that is given up: its next owner does their work.
     tokens: HashMap<TopicPartition, CancellationToken>,
     config: ConcurrentConfig,
+    /// Made with the first record.
+    common: Option<Arc<Common<H>>>,
     /// With an order per key: those that wait for others of their key.
     turns: Turns<Started<H>>,
 }
@@ -94,6 +96,7 @@ impl<H: ConcurrentHandler> Concurrent<H> {
             in_flight: 0,
             tokens: HashMap::new(),
             config,
+            common: None,
             turns: Turns::default(),
         }
     }
@@ -116,8 +119,10 @@ impl<H: ConcurrentHandler> Concurrent<H> {
                 ending: Err(panicked()),
             },
         );
+        // On the heap, or the task would hold it once more for each future that it is moved into.
+        let run = Box::pin(work.run());
         self.runtime.spawn(async move {
-            let ending = token.run_until_cancelled(work.run()).await.transpose();
+            let ending = token.run_until_cancelled(run).await.transpose();
             reporter
                 .report(Finished {
                     ticket,
@@ -165,16 +170,21 @@ impl<H: ConcurrentHandler> Stage for Concurrent<H> {
             key: record.key.unwrap_or_default().to_vec(),
             place: (record.at, record.offset),
         });
+        let common = self.common.get_or_insert_with(|| {
+            Arc::new(Common {
+                handler: Arc::clone(&self.handler),
+                plan: desk.plan.clone(),
+                retry: desk.retry,
+                attempt_limit: self.config.attempt_limit,
+                delays_in_place: Arc::clone(&self.config.delays_in_place),
+                metrics: desk.metrics.clone(),
+            })
+        });
         let work = Work {
-            handler: Arc::clone(&self.handler),
+            common: Arc::clone(common),
             job,
             record: record.to_owned(),
             origin,
-            plan: desk.plan.clone(),
-            retry: desk.retry,
-            attempt_limit: self.config.attempt_limit,
-            delays_in_place: Arc::clone(&self.config.delays_in_place),
-            metrics: desk.metrics.clone(),
         };
         let started = Started {
             ticket,
@@ -251,16 +261,22 @@ fn no_origin() -> Failure {
     )
 }
 
-struct Work<H: ConcurrentHandler> {
+/// What all records are worked on with.
+struct Common<H> {
     handler: Arc<H>,
-    job: H::Job,
-    record: OwnedRecord,
-    origin: Origin,
     plan: RetryPlan,
     retry: RetryPolicy,
     attempt_limit: Duration,
     delays_in_place: Arc<[Duration]>,
     metrics: StreamMetrics,
+}
+
+/// A record on its way through its attempts. There are thousands at once: what they share is not in it.
+struct Work<H: ConcurrentHandler> {
+    common: Arc<Common<H>>,
+    job: H::Job,
+    record: OwnedRecord,
+    origin: Origin,
 }
 
 impl<H: ConcurrentHandler> Work<H> {
@@ -269,7 +285,7 @@ impl<H: ConcurrentHandler> Work<H> {
         let mut spent = Duration::ZERO;
         let (mut here, mut away) = (1, 0);
         // With an order per key the record waits in its place: what its attempts were before is over then.
-        let (mut before_wait, mut waits) = (0, self.delays_in_place.iter());
+        let (mut before_wait, mut waits) = (0, self.common.delays_in_place.iter());
         let failure = loop {
             let (result, took) = self.attempt(before.saturating_add(here)).await;
             let failure = match result {
@@ -279,13 +295,17 @@ impl<H: ConcurrentHandler> Work<H> {
             let (code, pause) = match &failure {
                 Failure::Away { code, .. } => {
                     away += 1;
-                    (code, self.retry.backoff.pause(away, &mut rand::rng()))
+                    (code, self.common.retry.backoff.pause(away, &mut rand::rng()))
                 }
                 Failure::Transient {
                     code, retry_after, ..
                 } => {
                     spent += took;
-                    let pause = match self.retry.next_pause(here - before_wait, spent, *retry_after) {
+                    let pause = match self
+                        .common
+                        .retry
+                        .next_pause(here - before_wait, spent, *retry_after)
+                    {
                         Some(pause) => {
                             spent += pause;
                             pause
@@ -304,7 +324,8 @@ impl<H: ConcurrentHandler> Work<H> {
                 Failure::Poison { .. } | Failure::Fatal { .. } => break failure,
             };
             tokio::time::sleep(pause).await;
-            self.metrics.retries.with_label_values(&[code.as_ref()]).inc();
+            let retries = &self.common.metrics.retries;
+            retries.with_label_values(&[code.as_ref()]).inc();
         };
         let attempts = before.saturating_add(here);
         let is_transient = matches!(failure, Failure::Transient { .. });
@@ -312,10 +333,10 @@ impl<H: ConcurrentHandler> Work<H> {
         if !is_transient {
             return Ok(Ending::dead_letter(self.record, cause, Vec::new()));
         }
-        let parked = self.plan.park(&self.record.as_record(), &cause, now_ms());
+        let parked = self.common.plan.park(&self.record.as_record(), &cause, now_ms());
         match parked {
             Some(parked) => Ok(Ending::parked(self.record, parked)),
-            None => self.give_up(cause).await,
+            None => Box::pin(self.give_up(cause)).await,
         }
     }
 
@@ -326,19 +347,19 @@ impl<H: ConcurrentHandler> Work<H> {
 
     /// One attempt as soon as the handler is ready, and how long it took. It may not hang.
     async fn attempt(&self, number: u32) -> (Result<Vec<OutputRecord>, Failure>, Duration) {
-        let place = self.handler.ready().await;
+        let place = self.common.handler.ready().await;
         let started = Instant::now();
-        let attempt = self.handler.attempt(&self.job, number);
+        let attempt = self.common.handler.attempt(&self.job, number);
         let result = self.in_time(attempt).await;
         drop(place);
         (result, started.elapsed())
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        tokio::time::timeout(self.attempt_limit, work)
+        tokio::time::timeout(self.common.attempt_limit, work)
             .await
             .unwrap_or_else(|_| {
-                let limit_ms = self.attempt_limit.as_millis();
+                let limit_ms = self.common.attempt_limit.as_millis();
                 Err(Failure::transient(
                     "attempt_timeout",
                     format!("no answer within {limit_ms} ms"),
@@ -350,8 +371,8 @@ impl<H: ConcurrentHandler> Work<H> {
     async fn give_up(self, cause: Cause) -> Result<Ending, StreamError> {
         let mut away = 0;
         let unknown = loop {
-            let place = self.handler.ready().await;
-            let word = self.handler.give_up(&self.job, cause.attempts);
+            let place = self.common.handler.ready().await;
+            let word = self.common.handler.give_up(&self.job, cause.attempts);
             let word = self.in_time(word).await;
             drop(place);
             match word {
@@ -361,7 +382,7 @@ impl<H: ConcurrentHandler> Work<H> {
                 }
                 Err(Failure::Away { .. }) => {
                     away += 1;
-                    let pause = self.retry.backoff.pause(away, &mut rand::rng());
+                    let pause = self.common.retry.backoff.pause(away, &mut rand::rng());
                     tokio::time::sleep(pause).await;
                 }
                 Err(unknown) => break unknown,

@@ -89,8 +89,22 @@ fn output(value: &str) -> Vec<OutputRecord> {
 /// dead letter.
 async fn run(handler: Scripted) -> (Vec<u32>, Vec<OutputRecord>, Option<(String, u32)>) {
     let handler = Arc::new(handler);
-    let work = Work {
+    let common = Common {
         handler: Arc::clone(&handler),
+        plan: RetryPlan::none(),
+        retry: RetryPolicy {
+            backoff: Backoff {
+                first: Duration::from_millis(100),
+                most: Duration::from_secs(2),
+            },
+            deadline: Duration::from_secs(2),
+        },
+        attempt_limit: Duration::from_secs(30),
+        delays_in_place: handler.delays_in_place.clone().into(),
+        metrics: StreamMetrics::register(&Registry::new()).expect("fresh registry"),
+    };
+    let work = Work {
+        common: Arc::new(common),
         job: (),
         record: OwnedRecord {
             at: AT,
@@ -106,17 +120,6 @@ async fn run(handler: Scripted) -> (Vec<u32>, Vec<OutputRecord>, Option<(String,
             record_time_ms: 0,
             attempts: 0,
         },
-        plan: RetryPlan::none(),
-        retry: RetryPolicy {
-            backoff: Backoff {
-                first: Duration::from_millis(100),
-                most: Duration::from_secs(2),
-            },
-            deadline: Duration::from_secs(2),
-        },
-        attempt_limit: Duration::from_secs(30),
-        delays_in_place: handler.delays_in_place.clone().into(),
-        metrics: StreamMetrics::register(&Registry::new()).expect("fresh registry"),
     };
     let ending = work.run().await.expect("goes on");
     let Ending::Publish(publication) = ending else {
