@@ -24,6 +24,10 @@ impl Deadlines {
         }
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.wake.is_stopping()
+    }
+
     /// What would usually end at `usual` ends so long after the signal, if that is sooner.
     fn after_stop(&self, usual: Instant, allowed: Duration) -> Instant {
         let stopped = self.wake.stopped_at();

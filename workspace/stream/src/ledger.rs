@@ -459,16 +459,16 @@ impl<E> Ledger<E> {
         }
         account.committed = commit.next;
         account.begins = StartAt::Offset(commit.next);
-        while account.published > 0
-            && account
-                .slots
-                .front()
-                .is_some_and(|slot| slot.offset < commit.next)
+        // All of them were published when the commit was asked for, also where that was taken back since.
+        while account
+            .slots
+            .front()
+            .is_some_and(|slot| slot.offset < commit.next)
         {
             account.slots.pop_front();
             account.base += 1;
-            account.published -= 1;
-            account.ended -= 1;
+            account.published = account.published.saturating_sub(1);
+            account.ended = account.ended.saturating_sub(1);
         }
         true
     }

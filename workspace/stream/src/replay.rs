@@ -86,7 +86,8 @@ pub fn retry_headers(
         attempts: 0,
     };
     let memory = Memory {
-        not_before_ms: replay.at_ms,
+        // At once, whatever this machine takes for the time: nobody waits behind it.
+        not_before_ms: 0,
         // One that was never parked became a dead letter when it failed first.
         first_failure_ms: first_failure_ms(letter).unwrap_or(letter.record_time_ms),
         cause: &cause,
@@ -176,7 +177,7 @@ mod tests {
                 (origin.offset, origin.record_time_ms, origin.attempts),
                 (Offset(41), 1_000, 0)
             );
-            assert_eq!(due_ms(&again), 10_000);
+            assert_eq!(due_ms(&again), 0, "at once");
             let last = |name| again.headers.last(name).map(String::from_utf8_lossy);
             assert_eq!(last("retry-first-failure").as_deref(), Some("2000"));
             assert_eq!(last("traceparent").as_deref(), Some("00-x"));

@@ -32,7 +32,7 @@ use crate::parking::{Parked, RetryPlan};
 use crate::position::{Offset, TopicPartition};
 use crate::record::Record;
 use crate::seen::Digest;
-use crate::settings::{COMMIT_TIMEOUT, TRANSACTION_TIMEOUT, transaction_properties};
+use crate::settings::{CALL_OVERRUN, COMMIT_TIMEOUT, TRANSACTION_TIMEOUT, transaction_properties};
 use crate::source::Source;
 
 /// Outputs must be acknowledged within the client's own `message.timeout.ms` (30 s); a little later the
@@ -200,6 +200,16 @@ impl Outbox {
                 result => return result,
             }
         }
+    }
+
+    /// When a call that began at `started` is left behind: only a shutdown can not wait for it.
+    fn give_up_at(&self, started: Instant) -> Option<Instant> {
+        self.heartbeat.beat();
+        if started.elapsed() > COMMIT_TIMEOUT {
+            self.config.metrics.set_waiting("broker", true);
+        }
+        let end = self.deadlines.of_calls(started + COMMIT_TIMEOUT) + CALL_OVERRUN;
+        self.deadlines.is_stopping().then_some(end)
     }
 
     /// What whoever owns the partitions next has to know: which transactional id to end, and the brake.
@@ -486,8 +496,9 @@ impl Open {
         };
         group_offsets.note(&self.outbox.note(brake));
         let group_offsets = Arc::new(group_offsets);
+        let started = Instant::now();
         let sent = self.outbox.call(COMMIT_TIMEOUT, |producer, left| {
-            producer.send_offsets(&group_offsets, left)
+            producer.send_offsets(&group_offsets, left, || self.outbox.give_up_at(started))
         });
         // Before the commit was asked for, whatever happens ends in an abort.
         if let Err(failed) = sent {

@@ -292,6 +292,11 @@ async fn act(config: &Config, args: &DlqArgs, to_do: ToDo<'_>, process: &Process
         return Err(StreamError::MissingTopic { topic }.into());
     }
     let delays = Delays::parse(&config.stream.retry_delays).map_err(Exit::config)?;
+    if to_do.reason.is_none() && config.stream.ordering == stream::settings::Ordering::PerKey {
+        return Err(Exit::config(
+            "with `stream.ordering = \"per_key\"` a group reads no retry topics, and nobody would find what is replayed",
+        ));
+    }
     let deed = match to_do.reason {
         None => Deed::Replay(Retries {
             topics: there,

@@ -8,8 +8,8 @@
 
 use std::ffi::CStr;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys::bindings as sys;
@@ -18,7 +18,9 @@ use super::list::List;
 use super::producer::Producer;
 use super::{millis, text};
 use crate::error::{StreamError, is_authorization};
-use crate::settings::CALL_OVERRUN;
+
+/// Whoever waits for a call looks up so often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a failed call means for the producer that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +166,14 @@ impl Producer {
     /// Makes the offsets part of the transaction.
     ///
     /// The call has a thread of its own: while the group's coordinator is away, librdkafka waits for it to
-    /// come back, whatever the time-out (`rd_kafka_coord_req`, 2.12.1). A call that was given up keeps the
-    /// client alive until then, and nobody else may use it any more.
+    /// come back, whatever the time-out (`rd_kafka_coord_req`, 2.12.1), and its request goes out then. So a
+    /// call is left behind only where `give_up_at` says so, which is asked again and again: at the end of the
+    /// process, and of the client with it. A request that came late could hold up the offsets of others.
     pub fn send_offsets(
         &self,
         offsets: &Arc<GroupOffsets>,
         timeout: Duration,
+        give_up_at: impl Fn() -> Option<Instant>,
     ) -> Result<(), TransactionError> {
         let what = "sending offsets to a transaction";
         let (client, offsets) = (self.client(), Arc::clone(offsets));
@@ -202,8 +206,12 @@ impl Producer {
         if started.is_err() {
             return Err(indefinite("no thread can be started"));
         }
-        let Ok(mut error) = answer.recv_timeout(timeout + CALL_OVERRUN) else {
-            return Err(indefinite("the group's coordinator is away"));
+        let mut error = loop {
+            match answer.recv_timeout(LOOK_INTERVAL) {
+                Ok(error) => break error,
+                Err(RecvTimeoutError::Timeout) if give_up_at().is_none_or(|end| Instant::now() < end) => {}
+                Err(_) => return Err(indefinite("the group's coordinator is away")),
+            }
         };
         // SAFETY: the error is ours, and is given on once.
         unsafe { self.checked(what, error.take()) }

@@ -21,7 +21,10 @@ impl<S: Source, G: Stage> Pump<S, G> {
                 let published = self.publish_ended();
                 self.survive(published)?;
                 self.commit_published()?;
-                self.work_again()?;
+                // What nobody knows the fate of is worked on again when the group has said whether it counts.
+                if !matches!(self.unit, UnitOfWork::Indefinite(_)) {
+                    self.work_again()?;
+                }
                 self.pull_brake(&why)
             }
             Err(error) if error.costs_a_unit() => match self.unit.take_open() {
