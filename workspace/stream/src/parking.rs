@@ -84,13 +84,13 @@ impl Delays {
     pub fn topics<'a>(&'a self, source: &'a str, group: &'a str) -> impl Iterator<Item = String> + 'a {
         self.0
             .iter()
-            .map(move |(label, _)| topic_prefix(source, group) + label)
+            .map(move |(label, _)| retry_topic_prefix(source, group) + label)
     }
 }
 
 /// What the names of all retry topics of a group that reads `source` begin with.
 #[must_use]
-pub fn topic_prefix(source: &str, group: &str) -> String {
+pub fn retry_topic_prefix(source: &str, group: &str) -> String {
     format!("{source}.{group}.retry.")
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn check(
     let all = admin::topics(kafka, service).await?;
     let prefixes: Vec<String> = sources
         .iter()
-        .map(|source| parking::topic_prefix(source, group))
+        .map(|source| parking::retry_topic_prefix(source, group))
         .collect();
     let is_of_group = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()));
     for topic in all

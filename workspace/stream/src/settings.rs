@@ -9,7 +9,7 @@ use domain::Secret;
 use serde::{Deserialize, Serialize};
 
 use crate::brake::BrakeLimits;
-pub use crate::parking::Delays;
+pub use crate::parking::{Delays, retry_topic_prefix};
 pub(crate) use membership::INSTANCE_PROPERTY;
 pub use membership::{Assignor, GroupProtocol};
 

@@ -107,6 +107,29 @@ async fn is_braked(worker: &Running) {
     assert_eq!(worker.process.health.stale(), Vec::<String>::new(), "it is alive");
 }
 
+/// Produces all records for a worker whose rule refuses them, and waits for its brake.
+async fn brake_by_a_broken_rule(bench: &Bench, shape: Shape) -> (Rule, Running) {
+    let records: Vec<_> = (0..RECORDS)
+        .map(|number| (format!("key-{number}"), number.to_string()))
+        .collect();
+    bench.produce(&records).await;
+    let rule = Rule::default();
+    rule.is_broken.store(true, Ordering::SeqCst);
+    let worker = start(bench, &rule, shape);
+    is_braked(&worker).await;
+    (rule, worker)
+}
+
+/// Gives the word that releases these brakes.
+async fn release(bench: &Bench, names: impl Iterator<Item = String>) {
+    let word = names.collect::<Vec<_>>().join(" ");
+    let key = release_key(&bench.group);
+    bench
+        .observer
+        .produce_with_headers(&bench.events, None, key.as_bytes(), word.as_bytes(), &[])
+        .await;
+}
+
 fn counted(values: Vec<String>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for value in values {
@@ -118,14 +141,7 @@ fn counted(values: Vec<String>) -> BTreeMap<String, usize> {
 async fn the_brake_stops_the_topic_from_being_drained(shape: Shape) {
     let bench = Bench::new(3).await;
     bench.observer.create_topic(&bench.events, 2).await;
-    let records: Vec<_> = (0..RECORDS)
-        .map(|number| (format!("key-{number}"), number.to_string()))
-        .collect();
-    bench.produce(&records).await;
-    let rule = Rule::default();
-    rule.is_broken.store(true, Ordering::SeqCst);
-    let worker = start(&bench, &rule, shape);
-    is_braked(&worker).await;
+    let (rule, worker) = brake_by_a_broken_rule(&bench, shape).await;
     let kafka = bench.surroundings(|_| ()).kafka;
     let inputs = [bench.input.clone()];
     let pulled = || async { brakes(&kafka, &bench.group, &inputs).await.expect("notes") };
@@ -146,12 +162,7 @@ async fn the_brake_stops_the_topic_from_being_drained(shape: Shape) {
     is_braked(&worker).await;
     assert_eq!(pulled().await, names);
 
-    let word = names.values().cloned().collect::<Vec<_>>().join(" ");
-    let key = release_key(&bench.group);
-    bench
-        .observer
-        .produce_with_headers(&bench.events, None, key.as_bytes(), word.as_bytes(), &[])
-        .await;
+    release(&bench, names.into_values()).await;
     bench.all_committed().await;
     eventually(LIMIT, || async {
         worker.process.health.not_ready_reason().is_none()
@@ -180,14 +191,7 @@ async fn the_brake_stops_the_topic_from_being_drained(shape: Shape) {
 async fn what_waits_behind_the_brake_is_tried_again(shape: Shape) {
     let bench = Bench::new(3).await;
     bench.observer.create_topic(&bench.events, 2).await;
-    let records: Vec<_> = (0..RECORDS)
-        .map(|number| (format!("key-{number}"), number.to_string()))
-        .collect();
-    bench.produce(&records).await;
-    let rule = Rule::default();
-    rule.is_broken.store(true, Ordering::SeqCst);
-    let worker = start(&bench, &rule, shape);
-    is_braked(&worker).await;
+    let (rule, worker) = brake_by_a_broken_rule(&bench, shape).await;
     rule.is_broken.store(false, Ordering::SeqCst);
     let (kafka, inputs) = (bench.surroundings(|_| ()).kafka, [bench.input.clone()]);
     let names = eventually(LIMIT, || async {
@@ -198,12 +202,7 @@ async fn what_waits_behind_the_brake_is_tried_again(shape: Shape) {
             Ok(names)
         }
     });
-    let word = names.await.into_values().collect::<Vec<_>>().join(" ");
-    let key = release_key(&bench.group);
-    bench
-        .observer
-        .produce_with_headers(&bench.events, None, key.as_bytes(), word.as_bytes(), &[])
-        .await;
+    release(&bench, names.await.into_values()).await;
     bench.all_committed().await;
     worker.stop().await.expect("stops cleanly");
     let letters = bench.values_of(&bench.dead_letters()).await;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use stream::replay::LetterOrigin;
-use stream::settings::{Delays, dead_letter_topic};
+use stream::settings::{Delays, dead_letter_topic, retry_topic_prefix};
 
 use super::letter::Letter;
 
@@ -86,7 +86,7 @@ impl Retries {
             return Err(Unfit::Conflict);
         }
         let group = || origin.group.clone();
-        let prefix = format!("{}.{}.retry.", origin.source, origin.group);
+        let prefix = retry_topic_prefix(&origin.source, &origin.group);
         if !self.topics.keys().any(|name| name.starts_with(&prefix)) {
             return Err(Unfit::NoRetryTopics { group: group() });
         }

@@ -41,7 +41,7 @@ use fraud::config::FraudSettings;
 use payment::config::PaymentSettings;
 use serde::{Deserialize, Serialize};
 use service::{Exit, Problems, Process, ServiceInfo, Settings, launch};
-use stream::settings::dead_letter_topic;
+use stream::settings::{dead_letter_topic, retry_topic_prefix};
 use stream::{KafkaSettings, TopicNames, admin};
 
 use crate::cli::{Judged, VerifyArgs};
@@ -133,7 +133,7 @@ impl Config {
         let group_name = self.group_name(group);
         let inputs = self.inputs(group).into_iter();
         inputs
-            .map(|source| format!("{source}.{group_name}.retry."))
+            .map(|source| retry_topic_prefix(source, group_name))
             .collect()
     }
 }

@@ -103,14 +103,11 @@ impl<S: Source, G: Stage> Pump<S, G> {
             let Some(committed) = self.ledger.committed_offset(at) else {
                 continue;
             };
-            let source = self.parts.unit.plan.source(at);
             let is_unknown = self.ledger.begins(at).is_none();
             let is_waiting = is_unknown
                 || waits
                 || self.ledger.has_open(at)
-                || self.is_braked(at)
-                || self.restoring.contains_key(&source)
-                || self.growing.contains(&source)
+                || self.must_wait(at)
                 || self.source.is_waiting(at);
             match self.watchdog.look(at, committed, !is_waiting, limit, now) {
                 Finding::Fine => {}

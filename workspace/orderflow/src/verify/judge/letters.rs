@@ -3,6 +3,7 @@
 use domain::Order;
 use stream::Record;
 use stream::replay::REPLAYED_AT;
+use stream::settings::retry_topic_prefix;
 
 use super::effects::at;
 use super::{Check, Count, Judge, Key, Marks, Spot, number, spot_of};
@@ -262,7 +263,7 @@ fn origin(letters: &Letters, record: &Record<'_>) -> Result<(String, Spot), Stri
             .unwrap_or_default()
     };
     let (topic, group) = (text(TOPIC), text(GROUP));
-    let retries = format!("{}.{}.retry.", letters.source, letters.group_name);
+    let retries = retry_topic_prefix(&letters.source, &letters.group_name);
     for (name, found, wanted, fits) in [
         (GROUP, &group, &letters.group_name, group == letters.group_name),
         (
